@@ -1,0 +1,226 @@
+"""`halfsure demo` and `halfsure simulate`: close the loop in front of the user."""
+
+import asyncio
+import json
+import shutil
+import signal
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from services.cli import report as reports
+from services.cli.baseline import baseline
+from services.cli.build import build_runtime
+from services.cli.datasets import DataProblem, Dataset, digits, load, split
+from services.cli.errors import EXPECTED
+from services.cli.player import Plan, Player, Progress
+from services.cli.rest import Rest
+from services.cli.settings import StackSettings
+from services.cli.stack import Stack
+from services.cli.terminal import app, fail, out
+from services.cli.toolchain import NoRuntime, find_runtime
+from services.runtime.blobs import FolderBlobs
+
+DEMO_SEED = 0
+DEMO_BUDGET, DEMO_BATCH = 120, 10
+WANTED = 0.97  # of the fully supervised accuracy
+REPORT = Path("out/demo")
+
+StrategyOption = Annotated[str, typer.Option("--strategy", help="Query strategy of the rounds.")]
+BudgetOption = Annotated[int, typer.Option("--budget", min=1, help="Labels to ask for in all.")]
+BatchOption = Annotated[int, typer.Option("--batch", min=1, help="Labels to ask for in a round.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the split and the rounds.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the report to this file as JSON.")]
+
+
+@app.command()
+def demo(
+    seed: SeedOption = DEMO_SEED,
+    budget: BudgetOption = DEMO_BUDGET,
+    batch: BatchOption = DEMO_BATCH,
+    json_file: JsonFile = None,
+) -> None:
+    """Close the loop on scikit-learn's handwritten digits; the report lands in out/demo."""
+    report = asyncio.run(_run(digits(), "uncertainty_coverage", budget, batch, seed))
+    REPORT.mkdir(parents=True, exist_ok=True)
+    (REPORT / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    (REPORT / "report.html").write_text(reports.page(report))
+    out.print(f"The report: {REPORT / 'report.html'}, {REPORT / 'report.json'}")
+    _write(json_file, report)
+    if report["final_accuracy"] < WANTED * report["full_supervised_accuracy"]:
+        fail(f"the loop ended below {WANTED:.0%} of the fully supervised accuracy")
+        raise typer.Exit(1)
+
+
+@app.command()
+def simulate(
+    data: Annotated[Path, typer.Option("--data", help="A folder with a folder of images per class, or a .csv file.")],
+    label_column: Annotated[
+        str | None, typer.Option("--label-column", help="The CSV's column of labels (default: its last).")
+    ] = None,
+    strategy: StrategyOption = "uncertainty_coverage",
+    budget: BudgetOption = 200,
+    batch: BatchOption = 10,
+    seed: SeedOption = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """See what the loop would save on your own labelled data, before anybody labels anything."""
+    try:
+        dataset = load(data, label_column)
+    except DataProblem as problem:
+        fail(str(problem))
+        raise typer.Exit(2) from None
+    _write(json_file, asyncio.run(_run(dataset, strategy, budget, batch, seed)))
+
+
+def _write(path: Path | None, report: dict[str, Any]) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(report, indent=1) + "\n")
+
+
+async def _run(data: Dataset, strategy: str, budget: int, batch: int, seed: int) -> dict[str, Any]:
+    """One play on a stack of its own, which is gone afterwards, files and all."""
+    parts = split(data, seed)
+    budget = min(budget, len(parts.pool))
+    plan = Plan(data, parts, strategy, budget, min(batch, budget), seed)
+    task = asyncio.current_task()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel if task else lambda: None)
+    folder = Path(tempfile.mkdtemp(prefix="halfsure-"))
+    try:
+        return await _play(plan, folder)
+    except asyncio.CancelledError:
+        out.print("Stopped.")
+        raise typer.Exit(130) from None
+    except EXPECTED:
+        logs = Path("out") / plan.project / "logs"
+        shutil.copytree(folder / "home" / "logs", logs, dirs_exist_ok=True)
+        out.print(f"What every process said is kept in {logs}.")
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _play(plan: Plan, folder: Path) -> dict[str, Any]:
+    settings = StackSettings(home=folder / "home")
+    try:
+        runtime = find_runtime(settings.dapr_bin)
+    except NoRuntime:
+        build_runtime(settings.root)
+        runtime = find_runtime()
+    started = time.monotonic()
+    out.print(f"Starting five services with their sidecars (Dapr {runtime.version}) ...", highlight=False)
+    async with Stack(settings).running() as stack:
+        rest = Rest(stack.url, stack.token, plan.project)
+        show = _Show(plan)
+        player = Player(rest, plan, stack.app_ids, show.change)
+        comparison = None
+        try:
+            with show:
+                await player.make_project()
+                work = folder / "baseline"
+                work.mkdir()
+                counts = range(plan.batch, plan.budget + 1, plan.batch)
+                blobs = FolderBlobs(stack.home.path / "blobs")
+                comparison = asyncio.create_task(baseline(plan, rest, blobs, work, counts))
+                progress = await player.play()
+                out.print("Comparing with random labelling and full supervision ...")
+                lines = await comparison
+        finally:
+            if comparison is not None and not comparison.done():
+                comparison.cancel()
+                with suppress(asyncio.CancelledError):
+                    await comparison
+            await rest.close()
+        apps = {"runtime_version": runtime.version, "app_ids": list(stack.app_ids)}
+    report = _report(plan, progress, lines, apps, time.monotonic() - started)
+    out.print(reports.terminal(report))
+    return report
+
+
+def _report(
+    plan: Plan, progress: Progress, lines: dict[str, Any], apps: dict[str, Any], seconds: float
+) -> dict[str, Any]:
+    enough = WANTED * lines["full_supervised_accuracy"]
+    reached = [row["labels"] for row in progress.rounds if row["promoted"] and row["accuracy"] >= enough]
+    return {
+        "dataset": plan.data.name,
+        "strategy": plan.strategy,
+        "seed": plan.seed,
+        "pool": len(plan.split.pool),
+        "ingested": progress.ingested,
+        "rounds": progress.rounds,
+        "labels_used": progress.asked,
+        "labels_accepted": progress.accepted,
+        "labels_in_last_snapshot": progress.in_snapshot,
+        "gate_delta": plan.delta,
+        "evaluation_labels": len(plan.split.evaluation),
+        "test_samples": len(plan.split.test),
+        "final_accuracy": progress.rounds[-1]["accuracy"] if progress.rounds else 0.0,
+        **lines,
+        "labels_to_97_percent": min(reached, default=None),
+        "events": dict(sorted(progress.events.items())),
+        "dapr": apps,
+        "wall_seconds": round(seconds, 1),
+    }
+
+
+class _Show:
+    """The loop while it runs: a live board on a terminal, a line a change elsewhere."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._live: Live | None = None
+        self._said = ""
+
+    def __enter__(self) -> "_Show":
+        if out.is_terminal:
+            self._live = Live(console=out, refresh_per_second=8, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def change(self, progress: Progress) -> None:
+        if self._live is not None:
+            self._live.update(self._board(progress))
+            return
+        accuracy = f"{progress.accuracy:.3f}" if progress.accuracy is not None else "-"
+        version = (progress.model_version or "none")[:12]
+        line = (
+            f"{progress.phase}: ingested {progress.ingested}, scored {progress.scored}, asked {progress.asked}, "
+            f"accepted {progress.accepted}, models judged {len(progress.rounds)}, serving {version}, "
+            f"accuracy {accuracy}"
+        )
+        if line != self._said:
+            self._said = line
+            out.print(line, highlight=False, soft_wrap=True)
+
+    def _board(self, progress: Progress) -> Table:
+        board = Table.grid(padding=(0, 2))
+        board.add_row(f"[bold]{self._plan.data.name}[/]", progress.phase, "training" if progress.training else "")
+        funnel = (
+            ("ingested", progress.ingested, progress.pool),
+            ("scored", progress.scored, progress.pool),
+            ("asked", progress.asked, self._plan.budget),
+            ("accepted", progress.accepted, self._plan.budget),
+            ("in snapshot", progress.in_snapshot, self._plan.budget),
+        )
+        for name, count, total in funnel:
+            board.add_row(name, ProgressBar(total=max(total, 1), completed=count, width=40), f"{count} of {total}")
+        accuracy = "no model yet" if progress.accuracy is None else f"{progress.accuracy:.3f}"
+        promoted = sum(row["promoted"] for row in progress.rounds)
+        judged = f"{promoted} promoted of {len(progress.rounds)} judged"
+        board.add_row("model", (progress.model_version or "none yet")[:16], judged)
+        board.add_row("accuracy", f"[bold]{accuracy}[/]", "on a test set that never enters the loop")
+        return board

@@ -1,0 +1,26 @@
+"""The errors a user can put right."""
+
+from services.cli.baseline import BaselineFailed
+from services.cli.build import BuildFailed
+from services.cli.home import AlreadyRunning
+from services.cli.player import Stalled
+from services.cli.ports import BadPorts, PortsBusy
+from services.cli.redis import NoRedis
+from services.cli.rest import Refused
+from services.cli.runfile import RunFileError
+from services.cli.supervisor import StartFailed
+from services.cli.toolchain import NoRuntime
+
+EXPECTED = (
+    AlreadyRunning,
+    BadPorts,
+    BaselineFailed,
+    BuildFailed,
+    NoRedis,
+    NoRuntime,
+    PortsBusy,
+    Refused,
+    RunFileError,
+    Stalled,
+    StartFailed,
+)

@@ -1,0 +1,24 @@
+"""The `halfsure` command."""
+
+import sys
+
+from services.cli.commands import doctor, environment, logs, loop, stack
+from services.cli.errors import EXPECTED
+from services.cli.terminal import app, fail
+
+__all__ = ["app", "main"]
+
+_PARTS = (stack, loop, logs, environment, doctor)
+
+
+def main() -> None:
+    """Run the command; what a user can put right is said in a sentence, not in a traceback."""
+    try:
+        app()
+    except EXPECTED as error:
+        fail(str(error))
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

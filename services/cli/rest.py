@@ -1,0 +1,65 @@
+"""The public REST API, as a patient client: a service that is being restarted is waited for."""
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+
+PATIENCE = 90.0  # seconds that a service may be away
+
+
+class Refused(Exception):
+    """A service has answered with a problem."""
+
+    def __init__(self, answer: httpx2.Response) -> None:
+        body = answer.json() if "json" in answer.headers.get("content-type", "") else {}
+        super().__init__(f"{answer.request.method} {answer.request.url}: {body.get('detail') or answer.text[:300]}")
+        self.status = answer.status_code
+        self.body = body
+
+
+class Rest:
+    """Calls by app id; a POST carries an Idempotency-Key, so that trying again is harmless."""
+
+    def __init__(self, url: Callable[[str], str], token: str, project: str) -> None:
+        self._url = url
+        self._project = project
+        self._http = httpx2.AsyncClient(
+            headers={"authorization": f"Bearer {token}"}, timeout=httpx2.Timeout(60, connect=2), trust_env=False
+        )
+        self.retries = 0
+
+    async def get(self, app_id: str, path: str, **params: Any) -> Any:
+        return await self.call("GET", app_id, path, params=params)
+
+    async def post(self, app_id: str, path: str, **kwargs: Any) -> Any:
+        headers = {"idempotency-key": uuid.uuid4().hex, **kwargs.pop("headers", {})}
+        return await self.call("POST", app_id, path, headers=headers, **kwargs)
+
+    async def call(self, method: str, app_id: str, path: str, **kwargs: Any) -> Any:
+        """The JSON of a 2xx answer, None for a 204. Raises Refused for a 4xx, and for a 5xx that stays."""
+        deadline = asyncio.get_running_loop().time() + PATIENCE
+        kwargs["params"] = {"project": self._project, **kwargs.get("params", {})}
+        while True:
+            try:
+                answer = await self._http.request(method, self._url(app_id) + path, **kwargs)
+                if answer.status_code < 500:
+                    break
+            except httpx2.TransportError:
+                answer = None
+            self.retries += 1
+            if asyncio.get_running_loop().time() > deadline:
+                if answer is None:
+                    raise ConnectionError(f"{app_id} does not answer; `halfsure logs {app_id}` may say why")
+                break
+            await asyncio.sleep(0.2)
+        if answer.status_code == 204:
+            return None
+        if answer.status_code >= 400:
+            raise Refused(answer)
+        return answer.json() if "json" in answer.headers.get("content-type", "") else answer.text
+
+    async def close(self) -> None:
+        await self._http.aclose()

@@ -1,0 +1,212 @@
+"""The process specs of a stack: Redis, placement, scheduler, and each service with its sidecar."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.cli.home import Home, Secrets
+from services.cli.ports import PortPlan, port_key
+from services.cli.process import ProcessSpec, Readiness
+from services.cli.redis import find_redis_server, redis_command, split_host
+from services.cli.runfile import App, RunFile
+from services.cli.settings import StackSettings
+
+REDIS_STAGE, CONTROL_STAGE, SIDECAR_STAGE, APP_STAGE = range(4)
+_LOOPBACK = "127.0.0.1"
+_APP_GRACEFUL_SECONDS = "3"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is needed to write down the processes of one stack."""
+
+    settings: StackSettings
+    run_file: RunFile
+    ports: PortPlan
+    home: Home
+    secrets: Secrets
+    dapr_bin: Path
+
+    @property
+    def redis_host(self) -> str:
+        return self.settings.redis_host or f"{_LOOPBACK}:{self.ports['redis']}"
+
+
+def sidecar_name(app_id: str) -> str:
+    return f"{app_id}-sidecar"
+
+
+def shared_environment(plan: Plan) -> dict[str, str]:
+    """What the sidecars and services find in their environment, whoever starts them."""
+    return {
+        "HALFSURE_REDIS_HOST": plan.redis_host,
+        "HALFSURE_TOKENS": str(plan.home.tokens_file),
+        "HALFSURE_BLOBS": (plan.home.path / "blobs").as_uri(),
+        "HALFSURE_SITEID": plan.settings.siteid,
+        "APP_API_TOKEN": plan.secrets.app_api,
+        "DAPR_API_TOKEN": plan.secrets.dapr_api,
+        # Sidecars listen on loopback only, so that is the address they give each other.
+        "DAPR_HOST_IP": _LOOPBACK,
+    }
+
+
+def infrastructure(plan: Plan) -> list[ProcessSpec]:
+    """Redis (unless a running one is configured), placement and scheduler."""
+    control = [_placement(plan), _scheduler(plan)]
+    return control if plan.settings.redis_host else [_redis(plan), *control]
+
+
+def external_redis(plan: Plan) -> tuple[str, int] | None:
+    """Host and port of the Redis that is not ours to start, if one is configured."""
+    return split_host(plan.settings.redis_host) if plan.settings.redis_host else None
+
+
+def applications(plan: Plan) -> list[ProcessSpec]:
+    """Each service's sidecar and the service itself."""
+    return [spec for app in plan.run_file.apps for spec in (_sidecar(plan, app), _service(plan, app))]
+
+
+def _environment(extra: Mapping[str, str]) -> dict[str, str]:
+    return {**os.environ, **extra}
+
+
+def _redis(plan: Plan) -> ProcessSpec:
+    port = plan.ports["redis"]
+    return ProcessSpec(
+        name="redis",
+        command=redis_command(find_redis_server(), port, plan.home.path / "redis"),
+        stage=REDIS_STAGE,
+        cwd=plan.home.path,
+        env=_environment({}),
+        readiness=Readiness(redis=(_LOOPBACK, port)),
+        log=plan.home.logs / "redis.log",
+        ports={"redis": port},
+        url=f"redis://{_LOOPBACK}:{port}",
+    )
+
+
+def _control(plan: Plan, name: str, flags: tuple[str, ...]) -> ProcessSpec:
+    names = [port for port in plan.ports.numbers if port == name or port.startswith(f"{name}_")]
+    health = plan.ports[f"{name}_health"]
+    return ProcessSpec(
+        name=name,
+        command=(
+            str(plan.dapr_bin / name),
+            *("--port", str(plan.ports[name]), "--listen-address", _LOOPBACK),
+            *("--healthz-port", str(health), "--healthz-listen-address", _LOOPBACK),
+            *("--metrics-port", str(plan.ports[f"{name}_metrics"]), "--metrics-listen-address", _LOOPBACK),
+            *("--log-level", plan.run_file.common.log_level),
+            *flags,
+        ),
+        stage=CONTROL_STAGE,
+        cwd=plan.home.path,
+        env=_environment({}),
+        readiness=Readiness(url=f"http://{_LOOPBACK}:{health}/healthz"),
+        log=plan.home.logs / f"{name}.log",
+        ports={port: plan.ports[port] for port in names},
+        url=f"{_LOOPBACK}:{plan.ports[name]}",
+    )
+
+
+def _placement(plan: Plan) -> ProcessSpec:
+    # A single server elects itself, but still listens for peers, by default on 8201 whatever its other ports are.
+    raft = f"dapr-placement-0={_LOOPBACK}:{plan.ports['placement_raft']}"
+    return _control(plan, "placement", ("--initial-cluster", raft))
+
+
+def _scheduler(plan: Plan) -> ProcessSpec:
+    peer = plan.ports["scheduler_etcd_peer"]
+    flags = (
+        *("--etcd-data-dir", str(plan.home.path / "scheduler")),
+        *("--etcd-client-port", str(plan.ports["scheduler_etcd_client"])),
+        *("--etcd-initial-cluster", f"dapr-scheduler-server-0=http://localhost:{peer}"),
+        *("--override-broadcast-host-port", f"{_LOOPBACK}:{plan.ports['scheduler']}"),
+    )
+    return _control(plan, "scheduler", flags)
+
+
+def _sidecar(plan: Plan, app: App) -> ProcessSpec:
+    key, common = port_key(app.app_id), plan.run_file.common
+    ports = {f"{key}_{kind}": plan.ports[f"{key}_{kind}"] for kind in ("http", "grpc", "metrics", "internal")}
+    base = f"http://{_LOOPBACK}:{plan.ports[f'{key}_http']}"
+    return ProcessSpec(
+        name=sidecar_name(app.app_id),
+        command=(str(plan.dapr_bin / "daprd"), *_sidecar_flags(plan, app)),
+        stage=SIDECAR_STAGE,
+        # Name resolution keeps its file in the folder the sidecars run in.
+        cwd=plan.home.path,
+        env=_environment({**common.env, **app.env, **shared_environment(plan)}),
+        readiness=Readiness(url=f"{base}/v1.0/healthz/outbound", headers={"dapr-api-token": plan.secrets.dapr_api}),
+        log=plan.home.logs / f"{sidecar_name(app.app_id)}.log",
+        ports=ports,
+        url=base,
+    )
+
+
+def _sidecar_flags(plan: Plan, app: App) -> tuple[str, ...]:
+    key, common, ports = port_key(app.app_id), plan.run_file.common, plan.ports
+    flags = [
+        *("--app-id", app.app_id, "--app-protocol", app.app_protocol),
+        *("--app-port", str(ports[key]), "--app-channel-address", _LOOPBACK),
+        *("--dapr-listen-addresses", _LOOPBACK, "--dapr-http-port", str(ports[f"{key}_http"])),
+        *("--dapr-grpc-port", str(ports[f"{key}_grpc"])),
+        *("--dapr-internal-grpc-port", str(ports[f"{key}_internal"])),
+        *("--dapr-internal-grpc-listen-address", _LOOPBACK),
+        *("--metrics-port", str(ports[f"{key}_metrics"]), "--metrics-listen-address", _LOOPBACK),
+        *("--placement-host-address", f"{_LOOPBACK}:{ports['placement']}"),
+        *("--scheduler-host-address", f"{_LOOPBACK}:{ports['scheduler']}"),
+        *("--log-level", common.log_level),
+        *("--dapr-graceful-shutdown-seconds", _APP_GRACEFUL_SECONDS),
+    ]
+    for folder in common.resources_paths:
+        flags += ["--resources-path", str(plan.run_file.resolve(folder))]
+    if common.config_file_path:
+        flags += ["--config", str(plan.run_file.resolve(common.config_file_path))]
+    if common.max_body_size:
+        flags += ["--max-body-size", common.max_body_size]
+    if common.enable_app_health_check:
+        flags += [
+            "--enable-app-health-check",
+            *("--app-health-check-path", common.app_health_check_path),
+            *("--app-health-probe-interval", str(common.app_health_probe_interval)),
+            *("--app-health-probe-timeout", str(common.app_health_probe_timeout)),
+            *("--app-health-threshold", str(common.app_health_threshold)),
+        ]
+    return tuple(flags)
+
+
+def _service(plan: Plan, app: App) -> ProcessSpec:
+    key, port = port_key(app.app_id), plan.ports[port_key(app.app_id)]
+    http, grpc = plan.ports[f"{key}_http"], plan.ports[f"{key}_grpc"]
+    scratch = plan.home.path / "state" / app.app_id
+    scratch.mkdir(parents=True, exist_ok=True)
+    # `python` on PATH need not be the one that has the services installed.
+    command = (sys.executable, *app.command[1:]) if app.command[0] == "python" else app.command
+    return ProcessSpec(
+        name=app.app_id,
+        command=command,
+        stage=APP_STAGE,
+        cwd=plan.run_file.resolve(app.app_dir_path),
+        env=_environment(
+            {
+                **plan.run_file.common.env,
+                **app.env,
+                **shared_environment(plan),
+                "APP_ID": app.app_id,
+                "APP_PORT": str(port),
+                "DAPR_HTTP_PORT": str(http),
+                "DAPR_GRPC_PORT": str(grpc),
+                "DAPR_HTTP_ENDPOINT": f"http://{_LOOPBACK}:{http}",
+                "DAPR_GRPC_ENDPOINT": f"{_LOOPBACK}:{grpc}",
+                "HALFSURE_STATE_DIR": str(scratch),
+                # One replica of each service here, so a restarted one finds its own outbox at once.
+                "HALFSURE_REPLICA": "0",
+            }
+        ),
+        readiness=Readiness(url=f"http://{_LOOPBACK}:{port}/readyz"),
+        log=plan.home.logs / f"{app.app_id}.log",
+        ports={key: port},
+        url=f"http://{_LOOPBACK}:{port}",
+    )

@@ -1,0 +1,109 @@
+"""CloudEvents 1.0 envelopes around events, made and read with the CloudEvents SDK."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+import orjson
+from cloudevents.core.base import BaseCloudEvent
+from cloudevents.core.exceptions import CloudEventValidationError
+from cloudevents.core.formats.json import JSONFormat
+from cloudevents.core.v1.event import CloudEvent
+from pydantic import ValidationError
+
+from services.contracts.events import EVENT_TYPES, Event
+from services.contracts.ids import event_id
+
+CONTENT_TYPE = JSONFormat.CONTENT_TYPE
+SCHEMA_BASE = "urn:halfsure:schema:"
+
+E = TypeVar("E", bound=Event, covariant=True)
+
+
+class _Format(JSONFormat):
+    """The SDK's JSON format, for JSON data only, at a sixth of its time."""
+
+    def write(self, event: BaseCloudEvent) -> bytes:
+        return orjson.dumps({**event.get_attributes(), "data": event.get_data()}, option=orjson.OPT_UTC_Z)
+
+
+_FORMAT = _Format()
+# Not attributes, or those that Dapr adds on the way.
+_NOT_OURS = frozenset(("data", "data_base64", "pubsubname", "topic", "traceid", "tracestate", "expiration"))
+
+
+class InvalidEnvelope(ValueError):
+    """This is not an event that the contract knows; the message says why."""
+
+
+@dataclass(frozen=True)
+class Message(Generic[E]):
+    """An event with what its envelope says about it."""
+
+    event: E
+    id: str
+    source: str
+    time: datetime
+    correlationid: str
+    causationid: str | None = None
+    traceparent: str | None = None
+
+
+def wrap(event: Event, *, siteid: str, service: str, now: datetime, cause: "Message[Event] | None" = None) -> bytes:
+    """The structured-mode JSON of `event`; the same fact always has the same id."""
+    attributes: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": event_id(event.type, event.key),
+        "source": f"/halfsure/{siteid}/{service}",
+        "type": event.type,
+        "subject": event.subject,
+        "time": now,
+        "datacontenttype": "application/json",
+        "dataschema": SCHEMA_BASE + event.type,
+        "project": event.project,
+        "siteid": siteid,
+        "correlationid": cause.correlationid if cause else event.correlation,
+    }
+    if cause:
+        attributes["causationid"] = cause.id
+        if cause.traceparent:
+            attributes["traceparent"] = cause.traceparent
+    return _FORMAT.write(CloudEvent(attributes, event.model_dump(mode="json", exclude_none=True)))
+
+
+def read(envelope: Mapping[str, Any]) -> Message[Event]:
+    """The message in an envelope that is already parsed as JSON. Raises InvalidEnvelope."""
+    attributes = {name: value for name, value in envelope.items() if name not in _NOT_OURS}
+    try:
+        if "time" in attributes:
+            attributes["time"] = datetime.fromisoformat(attributes["time"])
+        checked = CloudEvent(attributes, envelope.get("data"))
+    except CloudEventValidationError as error:
+        raise InvalidEnvelope(f"not a CloudEvent 1.0: {_first_line(error)}") from error
+    except (TypeError, ValueError) as error:
+        raise InvalidEnvelope(f"not a CloudEvent 1.0: {error}") from error
+    kind = EVENT_TYPES.get(checked.get_type())
+    if kind is None:
+        raise InvalidEnvelope(f"unknown event type {checked.get_type()!r}")
+    try:
+        event = kind.model_validate(envelope.get("data"))
+    except ValidationError as error:
+        faults = "; ".join(f"{'/'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
+        raise InvalidEnvelope(f"data does not fit {kind.type}: {faults}") from error
+    time = checked.get_time()
+    if time is None:
+        raise InvalidEnvelope("attribute 'time' is missing")
+    return Message(
+        event=event,
+        id=checked.get_id(),
+        source=checked.get_source(),
+        time=time,
+        correlationid=str(checked.get_extension("correlationid") or event.correlation),
+        causationid=checked.get_extension("causationid"),
+        traceparent=checked.get_extension("traceparent"),
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

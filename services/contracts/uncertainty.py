@@ -1,0 +1,36 @@
+"""What the uncertainty scores mean, for whoever makes or uses them: 0..1, higher is less certain, a tie is 1."""
+
+import numpy as np
+
+
+def checked(probabilities: np.ndarray) -> np.ndarray:
+    """float64 (N, C), C >= 2, of finite values in 0..1 whose rows sum to 1 (within 1e-3). Raises ValueError."""
+    p = np.asarray(probabilities, dtype=np.float64)
+    if p.ndim != 2 or p.shape[1] < 2:
+        raise ValueError(f"probabilities are (N, C) with at least two classes, not {p.shape}")
+    if not np.isfinite(p).all() or (p < -1e-6).any() or (p > 1 + 1e-3).any():
+        raise ValueError("probabilities are finite and within 0..1")
+    if p.shape[0] and np.abs(p.sum(axis=1) - 1).max() > 1e-3:
+        raise ValueError("a row of probabilities sums to 1")
+    return np.clip(p, 0.0, 1.0)
+
+
+def least_confidence(probabilities: np.ndarray) -> np.ndarray:
+    """(N, C) -> (N,): (1 - max p) * C / (C - 1)  (Settles 2009, section 3.1, normalised)."""
+    p = checked(probabilities)
+    classes = p.shape[1]
+    return np.clip((1.0 - p.max(axis=1)) * (classes / (classes - 1)), 0.0, 1.0)
+
+
+def margin(probabilities: np.ndarray) -> np.ndarray:
+    """(N, C) -> (N,): 1 - (p1 - p2), p1 and p2 the two largest  (Scheffer et al. 2001)."""
+    p = checked(probabilities)
+    top = np.partition(p, -2, axis=1)[:, -2:]
+    return np.clip(1.0 - (top[:, 1] - top[:, 0]), 0.0, 1.0)
+
+
+def entropy(probabilities: np.ndarray) -> np.ndarray:
+    """(N, C) -> (N,): -sum p log p / log C, with 0 log 0 = 0  (Shannon 1948, normalised)."""
+    p = checked(probabilities)
+    logs = np.log(p, out=np.zeros_like(p), where=p > 0)
+    return np.clip(-(p * logs).sum(axis=1) / np.log(p.shape[1]), 0.0, 1.0)

@@ -1,0 +1,47 @@
+"""infer: SampleIngested -> SampleScored, SampleScoringFailed; ModelActivated -> ModelLoaded, ModelLoadFailed."""
+
+from services.contracts.events import (
+    ModelActivated,
+    ModelLoaded,
+    ModelLoadFailed,
+    ModelRegistered,
+    ModelRolledBack,
+    ProjectUpdated,
+    RescoreRequested,
+    SampleIngested,
+    SampleScored,
+    SampleScoringFailed,
+    SampleWithdrawn,
+)
+from services.infer.predicting import Predictor
+from services.infer.rescoring import TURN, Rescoring
+from services.infer.routes import Answering, routes
+from services.infer.scoring import Scoring
+from services.infer.serving import Serving
+from services.infer.settings import InferSettings
+from services.runtime.service import Connect, Service
+from services.runtime.settings import RuntimeSettings
+
+
+def create(settings: RuntimeSettings, connect: Connect) -> Service:
+    service = Service("infer", settings, connect)
+    own = InferSettings()
+    serving = Serving(service, own)
+    scoring = Scoring(service, serving, own)
+    rescoring = Rescoring(service, serving, scoring, own)
+    answering = Answering(service, serving, scoring, Predictor(scoring, own.batch), own.deadline_seconds)
+
+    service.on(ProjectUpdated)(service.projects.update)
+    service.on(SampleIngested, emits=[SampleScored, SampleScoringFailed])(scoring.ingest)
+    service.on(SampleWithdrawn)(scoring.forget)
+    service.on(RescoreRequested, emits=[SampleScored, SampleScoringFailed], serial=TURN)(rescoring.request)
+    service.on(ModelRegistered, emits=[ModelLoaded, ModelLoadFailed])(serving.register)
+    service.on(ModelActivated, ModelRolledBack, emits=[ModelLoaded, ModelLoadFailed])(serving.activate)
+
+    service.on_start(service.projects.load)
+    service.on_start(serving.start)
+    service.every(0.2, serving.reconcile)
+    service.every(0.2, rescoring.work)
+    service.check("models", serving.unready)
+    service.api.include_router(routes(answering, rescoring))
+    return service

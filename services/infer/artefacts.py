@@ -1,0 +1,102 @@
+"""Model artefacts: fetched once, kept on disk by their hash, checked each time, loaded and warmed in a thread."""
+
+import asyncio
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import structlog
+from pydantic import ValidationError
+
+from services.contracts.events import Content
+from services.contracts.ids import sha256
+from services.contracts.manifest import ModelManifest
+from services.infer.model import OnnxModel
+from services.infer.settings import InferSettings
+from services.runtime.service import Service
+
+log = structlog.get_logger()
+
+
+class Unloadable(Exception):
+    """This model can never be loaded as it is."""
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model version in memory, ready to answer. Equal only to itself, so that a swap is one reference."""
+
+    project: str
+    version: str
+    sha256: str
+    manifest: ModelManifest
+    model: OnnxModel
+    loaded_at: datetime
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that runs it."""
+        return self.model.provider
+
+
+class Artefacts:
+    """Loads models from the blob store by way of a folder on this machine."""
+
+    def __init__(self, service: Service, settings: InferSettings) -> None:
+        self._service = service
+        self._settings = settings
+        self._folder = service.settings.state_dir / "models"
+
+    async def load(self, project: str, version: str, artefact: Content, manifest: Content) -> Loaded:
+        """Raises Unloadable for what will never load, and whatever the blob store raises when it is down."""
+        described = _manifest(await self._fetch(manifest, "json"), artefact)
+        content = await self._fetch(artefact, "onnx")
+        providers, threads = self._settings.providers, self._settings.threads
+        try:
+            model = await asyncio.to_thread(OnnxModel.load, content, described, providers, threads)
+        except ValueError as error:
+            raise Unloadable(str(error)) from error
+        now = self._service.clock.now()
+        return Loaded(project, version, artefact.sha256, described, model, now)
+
+    async def _fetch(self, content: Content, suffix: str) -> bytes:
+        """The bytes, from the folder if they are there and sound. Raises Unloadable."""
+        path = self._folder / f"{content.sha256}.{suffix}"
+        kept = await asyncio.to_thread(_sound, path, content.sha256)
+        if kept is not None:
+            return kept
+        try:
+            fetched = await self._service.blobs.get(content.uri)
+        except (KeyError, ValueError) as error:
+            raise Unloadable(f"there is nothing at {content.uri}") from error
+        if sha256(fetched) != content.sha256:
+            raise Unloadable(f"what is at {content.uri} has the sha256 {sha256(fetched)}, not {content.sha256}")
+        await asyncio.to_thread(_keep, path, fetched)
+        return fetched
+
+
+def _manifest(raw: bytes, artefact: Content) -> ModelManifest:
+    try:
+        manifest = ModelManifest.model_validate_json(raw)
+    except ValidationError as error:
+        faults = "; ".join(f"{'/'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
+        raise Unloadable(f"the manifest does not fit: {faults}") from error
+    if manifest.sha256 != artefact.sha256:
+        raise Unloadable(f"the manifest is of another artefact: {manifest.sha256}, not {artefact.sha256}")
+    return manifest
+
+
+def _sound(path: Path, expected: str) -> bytes | None:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    return content if sha256(content) == expected else None
+
+
+def _keep(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    draft.write_bytes(content)
+    draft.replace(path)

@@ -1,0 +1,140 @@
+"""A batch of contents -> what a model says of each: as few model runs as possible, and no row fails another. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from services.contracts.events import Content
+from services.contracts.ids import sha256
+from services.contracts.manifest import ModelManifest
+from services.contracts.preprocessing import UnreadableSample, decode
+from services.infer.scores import scores
+
+SUM_TOLERANCE = 1e-3
+
+
+class Outputs(Protocol):
+    """What a model run gives: probabilities (N, C) or None, embeddings (N, D) or None."""
+
+    @property
+    def probabilities(self) -> np.ndarray | None: ...
+
+    @property
+    def embeddings(self) -> np.ndarray | None: ...
+
+
+class Model(Protocol):
+    """Takes float32 (N, *sample shape)."""
+
+    def predict(self, batch: np.ndarray, /) -> Outputs: ...
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a sample has no prediction: a word for machines and a sentence for people."""
+
+    error: str
+    detail: str
+
+
+@dataclass
+class Predictions:
+    """Row i of each array belongs to position `rows[i]` of what was asked; the other positions failed."""
+
+    rows: list[int] = field(default_factory=list)
+    failures: dict[int, Failure] = field(default_factory=dict)
+    probabilities: np.ndarray | None = None
+    embeddings: np.ndarray | None = None
+    scores: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def row_of(self) -> dict[int, int]:
+        return {position: row for row, position in enumerate(self.rows)}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A sample's bytes and their type; with a claim, what they must hash to; or why there are none."""
+
+    content: bytes = b""
+    media_type: str = ""
+    claim: Content | None = None
+    missing: Failure | None = None
+
+
+def predictions(model: Model, manifest: ModelManifest, pieces: Sequence[Piece], size: int) -> Predictions:
+    """At most ceil(N / size) model runs for N pieces, unless a run fails."""
+    result = Predictions()
+    tensors: list[np.ndarray] = []
+    for position, piece in enumerate(pieces):
+        tensor = _tensor(piece, manifest)
+        if isinstance(tensor, Failure):
+            result.failures[position] = tensor
+        else:
+            result.rows.append(position)
+            tensors.append(tensor)
+    probabilities: list[np.ndarray] = []
+    embeddings: list[np.ndarray] = []
+    kept: list[int] = []
+    for start in range(0, len(tensors), size):
+        positions = result.rows[start : start + size]
+        for rows, outputs in _run(model, positions, np.stack(tensors[start : start + size]), result.failures):
+            good = _sound(outputs, rows, result.failures)
+            kept += [rows[at] for at in good]
+            if outputs.probabilities is not None:
+                probabilities.append(np.asarray(outputs.probabilities)[good])
+            if outputs.embeddings is not None:
+                embeddings.append(np.asarray(outputs.embeddings, np.float32)[good])
+    result.rows = kept
+    result.probabilities = np.concatenate(probabilities) if probabilities else None
+    result.embeddings = np.concatenate(embeddings) if embeddings else None
+    if result.probabilities is not None:
+        result.scores = scores(result.probabilities)
+    return result
+
+
+def _tensor(piece: Piece, manifest: ModelManifest) -> np.ndarray | Failure:
+    if piece.missing is not None:
+        return piece.missing
+    if piece.claim is not None and sha256(piece.content) != piece.claim.sha256:
+        return Failure("content-hash", "the content is not what its claim says: its sha256 differs")
+    try:
+        return decode(piece.content, piece.media_type, manifest.input)
+    except UnreadableSample as error:
+        return Failure("unreadable", str(error))
+
+
+def _run(
+    model: Model, positions: list[int], batch: np.ndarray, failures: dict[int, Failure]
+) -> list[tuple[list[int], Outputs]]:
+    """One run; if it fails, one for each row, so that the row that breaks the model is known."""
+    try:
+        return [(positions, model.predict(batch))]
+    except Exception as error:
+        if len(positions) == 1:
+            failures[positions[0]] = Failure("model-failed", f"the model fails on it: {_brief(error)}")
+            return []
+    ran = []
+    for at, position in enumerate(positions):
+        ran += _run(model, [position], batch[at : at + 1], failures)
+    return ran
+
+
+def _sound(outputs: Outputs, positions: Sequence[int], failures: dict[int, Failure]) -> list[int]:
+    """Rows whose outputs are finite and, for probabilities, sum to 1; the others become failures."""
+    sound = np.ones(len(positions), bool)
+    if outputs.probabilities is not None:
+        p = np.asarray(outputs.probabilities, np.float64)
+        inside = (p >= -1e-6) & (p <= 1 + SUM_TOLERANCE)
+        sound &= np.isfinite(p).all(axis=1) & inside.all(axis=1) & (np.abs(p.sum(axis=1) - 1) <= SUM_TOLERANCE)
+    if outputs.embeddings is not None:
+        sound &= np.isfinite(np.asarray(outputs.embeddings)).all(axis=1)
+    for at in map(int, np.flatnonzero(~sound)):
+        failures[positions[at]] = Failure("model-output", "the model's output is not finite, or no probabilities")
+    return [int(at) for at in np.flatnonzero(sound)]
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

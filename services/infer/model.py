@@ -1,0 +1,177 @@
+"""A loaded ONNX model: checked against its manifest, warmed up, and asked in batches."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from services.contracts.manifest import ModelManifest
+from services.infer.onnx_bytes import NotOnnx, has_external_data
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+MAX_BATCH = 64
+"""Most samples that go through the session at once; a larger batch is cut."""
+FLOAT = "tensor(float)"
+FALLBACK = "CPUExecutionProvider"
+
+log = logging.getLogger(__name__)
+
+
+class ModelMismatch(ValueError):
+    """The bytes are not the model that the manifest describes; the message names the difference."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A model's answers for N samples: probabilities (N, C), embeddings (N, D), margin (N,) = p1 - p2; float32.
+
+    An extractor gives embeddings only. Where a model gives no embedding, its probabilities stand for it; where it
+    gives no margin, it is taken of the probabilities.
+    """
+
+    probabilities: np.ndarray | None
+    embeddings: np.ndarray
+    margin: np.ndarray | None
+
+
+class OnnxModel:
+    """One model in one onnxruntime session; `predict` may be called from several threads."""
+
+    def __init__(self, session: "InferenceSession", manifest: ModelManifest) -> None:
+        self.manifest = manifest
+        self.provider: str = session.get_providers()[0]
+        self._session = session
+        self._names = list(manifest.outputs.names)
+
+    @classmethod
+    def load(
+        cls, content: bytes, manifest: ModelManifest, providers: Sequence[str] = (FALLBACK,), threads: int = 1
+    ) -> "OnnxModel":
+        """Check, open and warm up a model. Raises ModelMismatch; blocks, so call it in a thread.
+
+        The first of `providers` that this machine has is used, else the CPU, with one warning.
+        """
+        found = hashlib.sha256(content).hexdigest()
+        if found != manifest.sha256:
+            raise ModelMismatch(f"sha256 is {found}, the manifest says {manifest.sha256}")
+        model = cls(_session(content, providers, threads), manifest)
+        _check_input(model._session, manifest)
+        _check_outputs(model._session, manifest)
+        model._warm_up()
+        return model
+
+    def predict(self, batch: np.ndarray) -> Scored:
+        """Answers for float32 (N, ...) inputs of the manifest's shape. Raises ValueError on another shape."""
+        expected = self.manifest.input.sample_shape
+        if batch.ndim != len(expected) + 1 or batch.shape[1:] != expected:
+            raise ValueError(f"the input is (N, {', '.join(map(str, expected))}), not {batch.shape}")
+        values = np.ascontiguousarray(batch, dtype=np.float32)
+        if not np.isfinite(values).all():
+            raise ValueError("the input holds values that are not finite")
+        parts = [self._run(values[start : start + MAX_BATCH]) for start in range(0, max(len(values), 1), MAX_BATCH)]
+        whole = {name: np.concatenate([part[name] for part in parts]) for name in self._names}
+        outputs = self.manifest.outputs
+        probabilities = whole.get(outputs.probabilities or "")
+        margin = whole.get(outputs.margin or "")
+        if margin is None and probabilities is not None:
+            top = np.partition(probabilities, -2, axis=1)[:, -2:]
+            margin = top[:, 1] - top[:, 0]
+        embeddings = whole[outputs.embedding] if outputs.embedding else probabilities
+        assert embeddings is not None  # a manifest names one of the two
+        return Scored(probabilities, embeddings, margin)
+
+    def _run(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        answers = self._session.run(self._names, {self.manifest.input.name: values})
+        return {name: np.asarray(answer) for name, answer in zip(self._names, answers, strict=True)}
+
+    def _warm_up(self) -> None:
+        """One and two zeros-only samples; shapes and values of the answers are what the manifest promises."""
+        for count in (1, 2):
+            try:
+                scored = self.predict(np.zeros((count, *self.manifest.input.sample_shape), np.float32))
+            except ValueError:
+                raise
+            except Exception as error:  # onnxruntime has no public base class of its errors
+                raise ModelMismatch(f"the model does not run on {count} sample(s): {error}") from error
+            _check_answers(scored, self.manifest, count)
+
+
+def _session(content: bytes, providers: Sequence[str], threads: int) -> "InferenceSession":
+    """A session on the first provider that works. Raises ModelMismatch where the bytes are no model of their own."""
+    import onnxruntime
+
+    try:
+        external = has_external_data(content)
+    except NotOnnx as error:
+        raise ModelMismatch(f"the model is no ONNX file: {error}") from error
+    if external:
+        raise ModelMismatch("the model refers to external data; all weights must be in the one file")
+    available = onnxruntime.get_available_providers()
+    chosen = [name for name in providers if name in available]
+    if len(chosen) < len(providers):
+        missing = ", ".join(name for name in providers if name not in available)
+        log.warning("execution provider %s is not available here, using %s", missing, (chosen or [FALLBACK])[0])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    wanted = list(dict.fromkeys([*chosen, FALLBACK]))
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=wanted)
+    except Exception as error:  # onnxruntime has no public base class of its errors
+        raise ModelMismatch(f"onnxruntime cannot open the model: {error}") from error
+
+
+def _check_input(session: "InferenceSession", manifest: ModelManifest) -> None:
+    spec, inputs = manifest.input, session.get_inputs()
+    if [found.name for found in inputs] != [spec.name]:
+        raise ModelMismatch(f"inputs are {[found.name for found in inputs]}, the manifest says ['{spec.name}']")
+    _check_value("input", inputs[0], list(spec.shape))
+
+
+def _check_outputs(session: "InferenceSession", manifest: ModelManifest) -> None:
+    found = {output.name: output for output in session.get_outputs()}
+    shapes: dict[str, list[int | None]] = {
+        "probabilities": [None, len(manifest.labels)],
+        "embedding": [None, None],
+        "margin": [None],
+    }
+    for role, name in manifest.outputs.model_dump().items():
+        if name is None:
+            continue
+        if name not in found:
+            raise ModelMismatch(f"output {name!r} ({role}) is not in the model, which has {sorted(found)}")
+        _check_value(f"output {name!r}", found[name], shapes[role])
+
+
+def _check_value(what: str, found: Any, expected: list[int | None]) -> None:
+    """Element type, rank and sizes; a size that either side leaves open fits, but the batch must be open."""
+    if found.type != FLOAT:
+        raise ModelMismatch(f"{what} is {found.type}, the manifest says {FLOAT}")
+    shape = found.shape
+    if not shape:  # a shape that the model does not state is judged by its answers
+        return
+    fits = len(shape) == len(expected) and not isinstance(shape[0], int)
+    if not fits or any(isinstance(a, int) and b is not None and a != b for a, b in zip(shape, expected, strict=True)):
+        raise ModelMismatch(f"{what} has shape {shape}, the manifest says {expected}")
+
+
+def _check_answers(scored: Scored, manifest: ModelManifest, count: int) -> None:
+    if scored.embeddings.ndim != 2 or len(scored.embeddings) != count:
+        raise ModelMismatch(f"{count} sample(s) gave embeddings of shape {scored.embeddings.shape}")
+    if not np.isfinite(scored.embeddings).all():
+        raise ModelMismatch("the model's embeddings are not finite")
+    p = scored.probabilities
+    if p is None:
+        return
+    if p.shape != (count, len(manifest.labels)):
+        raise ModelMismatch(f"probabilities have shape {p.shape}, the manifest has {len(manifest.labels)} labels")
+    if not np.isfinite(p).all() or p.min() < -1e-4 or np.abs(p.sum(axis=1) - 1.0).max() > 1e-3:
+        raise ModelMismatch("the probabilities output does not sum to 1: are these raw scores?")
+    if scored.margin is None or scored.margin.shape != (count,):
+        raise ModelMismatch("the margin output is not one value a sample")

@@ -1,0 +1,83 @@
+"""Predictions on request: whoever asks while a model runs shares the next run."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from services.infer.artefacts import Loaded
+from services.infer.batching import Failure, Piece, Predictions
+from services.infer.scoring import Scoring, answer
+
+
+@dataclass
+class Question:
+    """One request's inputs, waiting for a run."""
+
+    pieces: Sequence[Piece]
+    answer: "asyncio.Future[list[dict[str, Any] | Failure]]"
+
+
+@dataclass
+class Line:
+    """Those who wait for one loaded model."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waiting: list[Question] = field(default_factory=list)
+
+    def take(self, most: int) -> list[Question]:
+        """The questions of the next run: `most` inputs, or one question that is larger."""
+        taken = [self.waiting.pop(0)]
+        size = len(taken[0].pieces)
+        while self.waiting and size + len(self.waiting[0].pieces) <= most:
+            size += len(self.waiting[0].pieces)
+            taken.append(self.waiting.pop(0))
+        return taken
+
+
+class Predictor:
+    """One line for each loaded model; a swapped-out model answers those in its line and is dropped with it."""
+
+    def __init__(self, scoring: Scoring, size: int) -> None:
+        self._scoring = scoring
+        self._size = size
+        self._lines: WeakKeyDictionary[Loaded, Line] = WeakKeyDictionary()
+
+    async def predict(self, loaded: Loaded, pieces: Sequence[Piece]) -> list[dict[str, Any] | Failure]:
+        """What the model says of each piece, or why it cannot say anything."""
+        line = self._lines.setdefault(loaded, Line())
+        question = Question(pieces, asyncio.get_running_loop().create_future())
+        line.waiting.append(question)
+        async with line.lock:
+            while not question.answer.done():
+                await self._run(loaded, line.take(self._size), question)
+        return await question.answer
+
+    async def _run(self, loaded: Loaded, questions: Sequence[Question], mine: Question) -> None:
+        pieces = [piece for question in questions for piece in question.pieces]
+        try:
+            result = await self._scoring.predict(loaded, pieces)
+        except BaseException as error:
+            failed = error if isinstance(error, Exception) else RuntimeError("the run was cancelled")
+            for question in questions:
+                if question is not mine and not question.answer.done():
+                    question.answer.set_exception(failed)
+            raise
+        rows = result.row_of
+        answers = iter([result.failures.get(at) or _shown(loaded, result, rows[at]) for at in range(len(pieces))])
+        for question in questions:
+            mine_in_order = [next(answers) for _ in question.pieces]
+            if not question.answer.done():
+                question.answer.set_result(mine_in_order)
+
+
+def _shown(loaded: Loaded, result: Predictions, row: int) -> dict[str, Any]:
+    said = answer(loaded, result, row)
+    top = said["top"]
+    return {
+        "label": top.label,
+        "confidence": top.confidence,
+        "probabilities": said["probabilities"],
+        "scores": said["scores"],
+    }

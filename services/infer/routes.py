@@ -1,0 +1,272 @@
+"""REST of infer."""
+
+import asyncio
+import base64
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import orjson
+from fastapi import APIRouter
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+from services.contracts.events import Content
+from services.contracts.problem import Fault, Problem, invalid, not_found
+from services.infer.artefacts import Loaded, Unloadable
+from services.infer.batching import Failure, Piece
+from services.infer.predicting import Predictor
+from services.infer.rescoring import Rescoring, asked
+from services.infer.scoring import Scoring, claim_key, gone_key
+from services.infer.serving import NONE, Serving
+from services.runtime import http
+from services.runtime.access import Project, needs
+from services.runtime.service import Service
+
+MAX_INPUTS = 256
+SampleId = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+class Input(_Body):
+    """One thing to predict: base64 data, a row, or a sample that is stored; exactly one."""
+
+    data: str | None = None
+    media_type: str | None = None
+    row: dict[str, Any] | None = None
+    sample_id: SampleId | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if sum(part is not None for part in (self.data, self.row, self.sample_id)) != 1:
+            raise ValueError("give exactly one of data, row and sample_id")
+        if (self.media_type is None) != (self.data is None):
+            raise ValueError("data goes with its media_type")
+        return self
+
+
+class PredictRequest(_Body):
+    """Inputs, or stored samples by id."""
+
+    inputs: list[Input] | None = Field(default=None, min_length=1, max_length=MAX_INPUTS)
+    sample_id: SampleId | None = None
+    sample_ids: list[SampleId] | None = Field(default=None, min_length=1, max_length=MAX_INPUTS)
+    model_version: str | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if sum(part is not None for part in (self.inputs, self.sample_id, self.sample_ids)) != 1:
+            raise ValueError("give exactly one of inputs, sample_id and sample_ids")
+        return self
+
+    def all(self) -> list[Input]:
+        """The inputs, whichever way they were given."""
+        if self.inputs is not None:
+            return self.inputs
+        ids = self.sample_ids if self.sample_ids is not None else [self.sample_id or ""]
+        return [Input(sample_id=sample) for sample in ids]
+
+
+class Where(_Body):
+    """Which stored samples: the filters of ingest's list."""
+
+    tag: str | None = None
+    stream: str | None = None
+    since: AwareDatetime | None = Field(default=None, alias="from")
+    until: AwareDatetime | None = Field(default=None, alias="to")
+
+    def params(self) -> dict[str, str]:
+        """As query parameters of ingest's list."""
+        fields = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return {name: str(value) for name, value in fields.items()}
+
+
+class RescoreRequest(_Body):
+    """Samples by id or by filter, and the version to score them with."""
+
+    model_version: str = Field(min_length=1)
+    sample_ids: list[SampleId] | None = Field(default=None, min_length=1, max_length=10_000)
+    filter: Where | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.sample_ids is None) == (self.filter is None):
+            raise ValueError("give either sample_ids or filter")
+        return self
+
+
+class Answering:
+    """Turns requests into pieces and asks the right model."""
+
+    def __init__(
+        self, service: Service, serving: Serving, scoring: Scoring, predictor: Predictor, deadline: float
+    ) -> None:
+        self.service = service
+        self.serving = serving
+        self._scoring = scoring
+        self._predictor = predictor
+        self._deadline = deadline
+
+    async def predict(self, project: str, request: PredictRequest) -> dict[str, Any]:
+        """Raises Problem 404, 409, 422, 503 or 504."""
+        await self.service.projects.need(project)
+        loaded = await self._model(project, request.model_version)
+        pieces = await self._pieces(project, request.all())
+        try:
+            answers = await asyncio.wait_for(self._predictor.predict(loaded, pieces), self._deadline)
+        except TimeoutError as error:
+            raise Problem(504, "deadline", f"No answer within {self._deadline:g} s.") from error
+        faults = [
+            Fault(pointer=f"/inputs/{at}", code=row.error, message=row.detail)
+            for at, row in enumerate(answers)
+            if isinstance(row, Failure)
+        ]
+        if faults:
+            what = "; ".join(f"{fault.pointer}: {fault.message}" for fault in faults[:5])
+            raise Problem(422, "invalid", what, errors=faults)
+        return {
+            "model_version": loaded.version,
+            "provider": loaded.provider,
+            "labels": list(loaded.manifest.labels),
+            "predictions": answers,
+        }
+
+    async def _model(self, project: str, version: str | None) -> Loaded:
+        if version is None:
+            active = self.serving.active(project)
+            if active is None:
+                reason = "The project has no model yet: it needs labels first."
+                if self.serving.shelf(project).served_before:
+                    reason = "The project's model is being loaded."
+                raise Problem(503, "not-ready", reason, headers={"retry-after": "1"})
+            return active
+        if loaded := self.serving.loaded(project, version):
+            return loaded
+        if version == NONE:
+            raise Problem(503, "not-ready", "Without a model there are no predictions.", headers={"retry-after": "1"})
+        if await self.serving.known(project, version) is None:
+            raise not_found("model version", version)
+        raise Problem(409, "not-loaded", f"{version} is not loaded: POST /v1/models/{version}:load.")
+
+    async def _pieces(self, project: str, inputs: Sequence[Input]) -> list[Piece]:
+        claims = await self._claims(project, [one.sample_id for one in inputs if one.sample_id is not None])
+        stored = dict(zip(claims, await self._scoring.read(list(claims.values())), strict=True))
+        return [
+            stored[one.sample_id] if one.sample_id is not None else _piece(at, one) for at, one in enumerate(inputs)
+        ]
+
+    async def _claims(self, project: str, samples: Sequence[str]) -> dict[str, Content]:
+        keys = [key(project, sample) for sample in samples for key in (claim_key, gone_key)]
+        entries = await self.service.state.get(keys) if keys else {}
+        claims: dict[str, Content] = {}
+        for sample in samples:
+            entry = entries.get(claim_key(project, sample))
+            if gone_key(project, sample) in entries:
+                raise not_found("sample", sample)
+            content = Content.model_validate(entry.value["content"]) if entry else None
+            content = content or await asked(self.service, project, sample)
+            if content is None:
+                raise not_found("sample", sample)
+            claims[sample] = content
+        return claims
+
+
+def _piece(at: int, one: Input) -> Piece:
+    if one.row is not None:
+        return Piece(orjson.dumps(one.row), "application/json")
+    try:
+        return Piece(base64.b64decode(one.data or "", validate=True), one.media_type or "")
+    except ValueError as error:
+        raise invalid(f"/inputs/{at}/data", "base64", f"data is not base64: {error}.") from error
+
+
+def routes(answering: Answering, rescoring: Rescoring) -> APIRouter:
+    """All routes of infer."""
+    router = APIRouter(route_class=http.StrictRoute)
+    _models(router, answering)
+
+    @router.post("/v1/predict", dependencies=[needs("viewer")])
+    async def predict(project: Project, body: PredictRequest) -> dict[str, Any]:
+        return await answering.predict(project, body)
+
+    @router.post("/v1/rescore", dependencies=[needs("operator")], status_code=202)
+    async def rescore(project: Project, body: RescoreRequest) -> dict[str, Any]:
+        await answering.service.projects.need(project)
+        if body.model_version != NONE and await answering.serving.known(project, body.model_version) is None:
+            raise not_found("model version", body.model_version)
+        where = body.filter.params() if body.filter else {}
+        return _job(await rescoring.submit(project, body.model_version, body.sample_ids, where))
+
+    @router.get("/v1/rescore/{name}", dependencies=[needs("viewer")])
+    async def progress(project: Project, name: str) -> dict[str, Any]:
+        job = await rescoring.get(project, name)
+        if job is None:
+            raise not_found("rescoring", name)
+        return _job(job)
+
+    return router
+
+
+def _models(router: APIRouter, answering: Answering) -> None:
+    serving = answering.serving
+
+    @router.get("/v1/loaded-models", dependencies=[needs("viewer")])
+    async def loaded_models(project: Project) -> dict[str, Any]:
+        await answering.service.projects.need(project)
+        shelf = serving.shelf(project)
+        models = [shelf.active, *shelf.held.values(), shelf.extractor]
+        items = [_model(model, model is shelf.active, shelf.epoch) for model in models if model is not None]
+        return {"items": items, "activation_epoch": max(shelf.epoch, 0), "rss_bytes": rss()}
+
+    @router.post("/v1/models/{version}:load", dependencies=[needs("operator")], status_code=202)
+    async def load(project: Project, version: str) -> dict[str, Any]:
+        await answering.service.projects.need(project)
+        try:
+            loaded = await serving.bring(project, version)
+        except Unloadable as error:
+            raise Problem(422, "unloadable", f"{version} cannot be loaded: {error}. Nothing else changes.") from error
+        if loaded is None:
+            raise not_found("model version", version)
+        shelf = serving.shelf(project)
+        return _model(loaded, loaded is shelf.active, shelf.epoch)
+
+    @router.post("/v1/models/{version}:unload", dependencies=[needs("operator")], status_code=202)
+    async def unload(project: Project, version: str) -> dict[str, Any]:
+        await answering.service.projects.need(project)
+        active = serving.active(project)
+        if active is not None and active.version == version:
+            raise Problem(409, "active", f"{version} is the active version; activate another one first.")
+        if await serving.known(project, version) is None:
+            raise not_found("model version", version)
+        serving.drop(project, version)
+        return {"version": version, "loaded": False}
+
+
+def _model(loaded: Loaded, active: bool, epoch: int) -> dict[str, Any]:
+    return {
+        "version": loaded.version,
+        "sha256": loaded.sha256,
+        "provider": loaded.provider,
+        "labels": list(loaded.manifest.labels),
+        "active": active,
+        "activation_epoch": epoch if active else None,
+        "loaded_at": loaded.loaded_at.isoformat(),
+        "loaded": True,
+    }
+
+
+def _job(job: dict[str, Any]) -> dict[str, Any]:
+    names = ("id", "model_version", "state", "done", "failed", "unknown", "total", "detail", "created_at")
+    return {name: job[name] for name in names}
+
+
+def rss() -> int | None:
+    """Bytes of memory this process holds, where the system says so (Linux)."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (FileNotFoundError, IndexError, ValueError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")

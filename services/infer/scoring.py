@@ -1,0 +1,200 @@
+"""Scoring samples as events: contents in, SampleScored or SampleScoringFailed out, one embedding block a batch."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from services.contracts.envelope import Message
+from services.contracts.events import (
+    Content,
+    Ref,
+    SampleIngested,
+    SampleScored,
+    SampleScoringFailed,
+    SampleWithdrawn,
+    Top,
+)
+from services.contracts.ids import sha256
+from services.infer.artefacts import Loaded
+from services.infer.batching import Failure, Piece, Predictions, predictions
+from services.infer.serving import Serving
+from services.infer.settings import InferSettings
+from services.runtime.service import Service
+from services.runtime.unit import Unit
+
+Verdict = SampleScored | SampleScoringFailed
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A sample and where its content is."""
+
+    sample_id: str
+    content: Content
+
+
+class Scoring:
+    """Reads contents, runs models off the event loop, and says what came of it."""
+
+    def __init__(self, service: Service, serving: Serving, settings: InferSettings) -> None:
+        self._service = service
+        self._serving = serving
+        self._size = settings.batch
+        self._readers = asyncio.Semaphore(settings.readers)
+
+    async def ingest(self, batch: Sequence[Message[SampleIngested]], unit: Unit) -> None:
+        """Handler: one read, one model run for 64 samples, one blob, one transaction."""
+        by_project: dict[str, list[Message[SampleIngested]]] = {}
+        for message in batch:
+            by_project.setdefault(message.event.project, []).append(message)
+        scorers = {}
+        for project, messages in by_project.items():
+            scorers[project] = await self._serving.scorer(await self._service.projects.of_event(messages[0].event))
+        known = await unit.get_many(
+            key for m in batch for key in sample_keys(m.event, scorers[m.event.project].version)
+        )
+        for project, messages in by_project.items():
+            await self._score(scorers[project], messages, known, unit)
+
+    async def _score(
+        self, loaded: Loaded, messages: Sequence[Message[SampleIngested]], known: dict[str, Any], unit: Unit
+    ) -> None:
+        todo: list[Message[SampleIngested]] = []
+        for message in messages:
+            gone, done = sample_keys(message.event, loaded.version)
+            if gone in known:
+                continue
+            # Unread, because it never changes and a read costs no less than a write.
+            claim = claim_key(message.event.project, message.event.sample_id)
+            unit.put(claim, {"content": message.event.content.model_dump()})
+            if done not in known:
+                todo.append(message)
+        claims = [Claimed(message.event.sample_id, message.event.content) for message in todo]
+        verdicts = await self.verdicts(loaded, claims)
+        for message, verdict in zip(todo, verdicts, strict=True):
+            key = done_key(loaded.project, verdict.sample_id, loaded.version)
+            unit.put(key, done_record(verdict), guard=True)
+            unit.emit(verdict, message, guard=key)
+
+    async def forget(self, batch: Sequence[Message[SampleWithdrawn]], unit: Unit) -> None:
+        """Handler: a withdrawn sample is never scored again, in whatever order the events come."""
+        for message in batch:
+            event = message.event
+            unit.put(gone_key(event.project, event.sample_id), {"why": event.why})
+            unit.delete(claim_key(event.project, event.sample_id))
+
+    async def verdicts(self, loaded: Loaded, claims: Sequence[Claimed]) -> list[Verdict]:
+        """One for each claim, in order; their embeddings are in one blob."""
+        if not claims:
+            return []
+        pieces = await asyncio.gather(*(self._piece(claim.content) for claim in claims))
+        began = time.perf_counter()
+        result = await self.predict(loaded, pieces)
+        latency = round(1000 * (time.perf_counter() - began) / len(claims), 3)
+        uri = await self._block(loaded, result)
+        rows = result.row_of
+        return [
+            _failed(loaded, claim, result.failures[at])
+            if at in result.failures
+            else _scored(loaded, claim, result, rows[at], uri, latency)
+            for at, claim in enumerate(claims)
+        ]
+
+    async def predict(self, loaded: Loaded, pieces: Sequence[Piece]) -> Predictions:
+        """Off the event loop."""
+        return await asyncio.to_thread(predictions, loaded.model, loaded.manifest, pieces, self._size)
+
+    async def read(self, claims: Sequence[Content]) -> list[Piece]:
+        """The contents of claims; what is missing says so."""
+        return await asyncio.gather(*map(self._piece, claims))
+
+    async def _piece(self, claim: Content) -> Piece:
+        async with self._readers:
+            try:
+                return Piece(await self._service.blobs.get(claim.uri), claim.media_type, claim)
+            except (KeyError, ValueError):
+                return Piece(missing=Failure("content-missing", f"there is nothing at {claim.uri}"))
+
+    async def _block(self, loaded: Loaded, result: Predictions) -> str | None:
+        if result.embeddings is None or not len(result.embeddings):
+            return None
+        raw = np.ascontiguousarray(result.embeddings, "<f4").tobytes()
+        return await self._service.blobs.put(f"embeddings/{loaded.project}/{loaded.version}/{sha256(raw)}.f32", raw)
+
+
+def claim_key(project: str, sample: str) -> str:
+    return f"smp:{project}:{sample}"
+
+
+def gone_key(project: str, sample: str) -> str:
+    return f"gone:{project}:{sample}"
+
+
+def done_key(project: str, sample: str, version: str) -> str:
+    return f"prd:{project}:{sample}:{version}"
+
+
+def sample_keys(event: SampleIngested, version: str) -> tuple[str, str]:
+    """Keys of a sample's tombstone, and of what the version said of it."""
+    project, sample = event.project, event.sample_id
+    return gone_key(project, sample), done_key(project, sample, version)
+
+
+def done_record(verdict: Verdict) -> dict[str, Any]:
+    """What shows that a version has looked at a sample; enough to say it again."""
+    state = "SCORED" if isinstance(verdict, SampleScored) else "UNSCORABLE"
+    return {"state": state, "event": verdict.model_dump(mode="json", exclude_none=True)}
+
+
+def said(record: dict[str, Any], rescore_id: str | None = None) -> Verdict:
+    """The event of a done record, as the answer to another request."""
+    kind = SampleScored if record["state"] == "SCORED" else SampleScoringFailed
+    return kind.model_validate({**record["event"], "rescore_id": rescore_id})
+
+
+def _failed(loaded: Loaded, claim: Claimed, failure: Failure) -> SampleScoringFailed:
+    return SampleScoringFailed(
+        project=loaded.project,
+        sample_id=claim.sample_id,
+        model_version=loaded.version,
+        content=claim.content,
+        error=failure.error,
+        detail=failure.detail,
+    )
+
+
+def _scored(
+    loaded: Loaded, claim: Claimed, result: Predictions, row: int, uri: str | None, latency: float
+) -> SampleScored:
+    fields: dict[str, Any] = {}
+    if result.probabilities is not None:
+        fields = answer(loaded, result, row)
+    if uri is not None and result.embeddings is not None:
+        fields["embedding_ref"] = Ref(uri=uri, row=row, dim=result.embeddings.shape[1])
+    return SampleScored(
+        project=loaded.project,
+        sample_id=claim.sample_id,
+        model_version=loaded.version,
+        task=loaded.manifest.task,
+        content=claim.content,
+        latency_ms=latency,
+        provider=loaded.provider,
+        **fields,
+    )
+
+
+def answer(loaded: Loaded, result: Predictions, row: int) -> dict[str, Any]:
+    """Labels, probabilities, the most probable label and the uncertainty scores of one row."""
+    assert result.probabilities is not None
+    probabilities = result.probabilities[row]
+    best = int(np.argmax(probabilities))
+    return {
+        "labels": loaded.manifest.labels,
+        "probabilities": [round(float(p), 7) for p in probabilities],
+        "top": Top(label=loaded.manifest.labels[best], confidence=round(float(probabilities[best]), 7)),
+        "scores": {name: round(float(values[row]), 7) for name, values in result.scores.items()},
+    }

@@ -1,0 +1,286 @@
+"""Which model answers for a project: what is wanted is state, what is loaded is memory, a worker joins the two."""
+
+import asyncio
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from services.contracts.envelope import Message
+from services.contracts.events import (
+    Content,
+    ModelActivation,
+    ModelLoaded,
+    ModelLoadFailed,
+    ModelRegistered,
+)
+from services.contracts.projects import ProjectDocument
+from services.infer.artefacts import Artefacts, Loaded, Unloadable
+from services.infer.settings import InferSettings
+from services.runtime.errors import Retry
+from services.runtime.service import Service, transact
+from services.runtime.unit import Unit
+
+log = structlog.get_logger()
+
+NONE = "none"
+"""The model version of a project that has no model: its extractor answers."""
+
+
+class ModelNotReady(Retry):
+    """The project's model has served before and is not loaded here yet."""
+
+
+@dataclass
+class Shelf:
+    """What this replica has in memory for a project."""
+
+    active: Loaded | None = None
+    epoch: int = -1
+    extractor: Loaded | None = None
+    held: dict[str, Loaded] = field(default_factory=dict)
+    failed: set[int] = field(default_factory=set)  # epochs that can never be loaded here
+    not_before: float = 0.0  # loop time of the next try, after the blob store did not answer
+    tries: int = 0
+    served_before: bool = False
+
+
+class Serving:
+    """The models of all projects on this replica."""
+
+    def __init__(self, service: Service, settings: InferSettings) -> None:
+        self._service = service
+        self._artefacts = Artefacts(service, settings)
+        self._kept = settings.kept
+        self._shelves: dict[str, Shelf] = {}
+        self._announced: list[ModelRegistered] = []
+
+    # What the model events want; nothing is loaded in a handler.
+
+    async def register(self, batch: Sequence[Message[ModelRegistered]], unit: Unit) -> None:
+        """Handler: remember where a version is, and prefetch it."""
+        keys = {message.id: version_key(message.event.project, message.event.version) for message in batch}
+        known = await unit.get_many(keys.values())
+        for message in batch:
+            event = message.event
+            await self._service.projects.of_event(event)
+            if keys[message.id] not in known:
+                unit.put(keys[message.id], {"version": event.version, **_source(event)})
+                unit.then(lambda event=event: self._announced.append(event))
+
+    async def activate(self, batch: Sequence[Message[ModelActivation]], unit: Unit) -> None:
+        """Handler: the highest epoch is wanted from now on; the worker brings it in."""
+        await unit.get_many(active_key(message.event.project) for message in batch)
+        for message in batch:
+            event = message.event
+            await self._service.projects.of_event(event)
+            key = active_key(event.project)
+            wanted = await unit.get(key)
+            if wanted and wanted["epoch"] >= event.activation_epoch:
+                continue
+            source = {"version": event.version, **_source(event)}
+            good = wanted["good"] if wanted else None
+            record = {**source, "epoch": event.activation_epoch, "previous": event.previous, "good": good}
+            unit.put(key, record, guard=True)
+            unit.put(version_key(event.project, event.version), source)
+
+    # Who answers.
+
+    async def scorer(self, document: ProjectDocument) -> Loaded:
+        """The active model, or the extractor while there is none. Raises ModelNotReady after a failed start."""
+        shelf = self._shelf(document.name)
+        if shelf.active is not None:
+            return shelf.active
+        if shelf.served_before:
+            raise ModelNotReady()
+        return await self.extractor(document)
+
+    async def extractor(self, document: ProjectDocument) -> Loaded:
+        """The project's extractor, loaded when it is first needed. Raises ModelNotReady if it cannot be."""
+        wanted = document.extractor
+        shelf = self._shelf(document.name)
+        async with self._service.lock(f"extractor:{document.name}"):
+            if shelf.extractor is None or shelf.extractor.sha256 != wanted.artefact.sha256:
+                try:
+                    shelf.extractor = await self._artefacts.load(document.name, NONE, wanted.artefact, wanted.manifest)
+                except Unloadable as error:
+                    raise ModelNotReady(f"The extractor of {document.name!r} cannot be loaded: {error}") from error
+        return shelf.extractor
+
+    def active(self, project: str) -> Loaded | None:
+        return self._shelf(project).active
+
+    def loaded(self, project: str, version: str) -> Loaded | None:
+        """The version if it is in memory."""
+        shelf = self._shelf(project)
+        if shelf.active is not None and shelf.active.version == version:
+            return shelf.active
+        return shelf.held.get(version)
+
+    def shelf(self, project: str) -> Shelf:
+        """For those who report what is loaded."""
+        return self._shelf(project)
+
+    async def known(self, project: str, version: str) -> dict[str, Any] | None:
+        """Where a version is, if it was ever announced."""
+        key = version_key(project, version)
+        entry = (await self._service.state.get([key])).get(key)
+        return entry.value if entry else None
+
+    async def bring(self, project: str, version: str) -> Loaded | None:
+        """Load a version beside the active one. None if nobody announced it; raises Unloadable."""
+        async with self._service.lock(f"load:{project}:{version}"):
+            if loaded := self.loaded(project, version):
+                return loaded
+            source = await self.known(project, version)
+            if source is None:
+                return None
+            loaded = await self._load(project, source)
+            self._hold(project, loaded)
+            return loaded
+
+    def drop(self, project: str, version: str) -> None:
+        """Let go of a version that is held beside the active one."""
+        self._shelf(project).held.pop(version, None)
+
+    # The worker.
+
+    async def start(self) -> None:
+        """Serve what was served before the restart."""
+        for document in self._service.projects.all():
+            wanted = await self._wanted(document.name)
+            if wanted and wanted["good"]:
+                self._shelf(document.name).served_before = True
+                await self._bring_in(document.name, [wanted["good"]])
+
+    async def reconcile(self) -> None:
+        """Bring in what is wanted, then what was announced; forget projects that are gone."""
+        names = [document.name for document in self._service.projects.all()]
+        entries = await self._service.state.get([active_key(name) for name in names])
+        for name in names:
+            if entry := entries.get(active_key(name)):
+                await self._bring_in(name, [entry.value, entry.value["good"]])
+        for gone in set(self._shelves) - set(names):
+            del self._shelves[gone]
+        while self._announced:
+            await self._prefetch(self._announced[0])
+            self._announced.pop(0)
+
+    def unready(self) -> str | None:
+        """Readiness: a project whose model served before must have one again."""
+        names = [name for name, shelf in self._shelves.items() if shelf.served_before and shelf.active is None]
+        return f"no model is loaded for {', '.join(sorted(names))}" if names else None
+
+    async def _bring_in(self, project: str, sources: Sequence[dict[str, Any] | None]) -> None:
+        """The first of `sources` that is newer than what serves and loads; with back-off while the store is down."""
+        shelf, now = self._shelf(project), asyncio.get_running_loop().time()
+        if now < shelf.not_before:
+            return
+        try:
+            for source in sources:
+                if source is None or source["epoch"] <= shelf.epoch or source["epoch"] in shelf.failed:
+                    continue
+                if await self._try(project, source):
+                    return
+        except Exception as error:
+            shelf.tries += 1
+            shelf.not_before = now + min(0.2 * 2**shelf.tries, 30.0)
+            log.error("model not loaded, will try again", project=project, exc_info=error)
+        else:
+            shelf.tries = 0
+
+    async def _try(self, project: str, source: dict[str, Any]) -> bool:
+        """Load and swap; on failure say so, and leave what serves."""
+        shelf, epoch = self._shelf(project), source["epoch"]
+        try:
+            loaded = self.loaded(project, source["version"]) or await self._load(project, source)
+        except Unloadable as error:
+            shelf.failed.add(epoch)
+            shelf.served_before = shelf.active is not None  # else the extractor answers, as before any model
+            log.warning("model not loaded", project=project, version=source["version"], reason=str(error))
+            await self._tell(ModelLoadFailed, project, source, epoch, error=str(error))
+            return False
+        if epoch > shelf.epoch:
+            old, shelf.active, shelf.epoch, shelf.served_before = shelf.active, loaded, epoch, True
+            shelf.held.pop(loaded.version, None)
+            if old is not None and old is not loaded:
+                self._hold(project, old)
+            log.info("model swapped", project=project, version=loaded.version, epoch=epoch)
+        await self._record_good(project, source)
+        await self._tell(ModelLoaded, project, source, epoch, provider=loaded.provider)
+        return True
+
+    async def _prefetch(self, event: ModelRegistered) -> None:
+        try:
+            loaded = await self.bring(event.project, event.version)
+        except Unloadable as error:
+            source = {"version": event.version, **_source(event)}
+            await self._tell(ModelLoadFailed, event.project, source, 0, error=str(error))
+            return
+        if loaded is not None:
+            source = {"version": event.version, **_source(event)}
+            await self._tell(ModelLoaded, event.project, source, 0, provider=loaded.provider)
+
+    async def _load(self, project: str, source: dict[str, Any]) -> Loaded:
+        artefact, manifest = (Content.model_validate(source[part]) for part in ("artefact", "manifest"))
+        return await self._artefacts.load(project, source["version"], artefact, manifest)
+
+    async def _record_good(self, project: str, source: dict[str, Any]) -> None:
+        """Remember what a restart has to serve."""
+        good = {name: source[name] for name in ("version", "epoch", "artefact", "manifest")}
+
+        async def work(unit: Unit) -> None:
+            record = await unit.get(active_key(project))
+            if record and (record["good"] is None or record["good"]["epoch"] < source["epoch"]):
+                unit.put(active_key(project), {**record, "good": good}, guard=True)
+
+        await transact(self._service, work)
+
+    async def _tell(
+        self,
+        kind: type[ModelLoaded] | type[ModelLoadFailed],
+        project: str,
+        source: dict[str, Any],
+        epoch: int,
+        **more: str,
+    ) -> None:
+        unit = await self._service.unit()
+        unit.emit(
+            kind(
+                project=project,
+                site=self._service.settings.siteid,
+                instance=f"{platform.node()}-{self._service.outbox.slot}",
+                version=source["version"],
+                activation_epoch=epoch,
+                sha256=source["artefact"]["sha256"],
+                **more,
+            )
+        )
+        await unit.commit()
+
+    async def _wanted(self, project: str) -> dict[str, Any] | None:
+        entry = (await self._service.state.get([active_key(project)])).get(active_key(project))
+        return entry.value if entry else None
+
+    def _hold(self, project: str, loaded: Loaded) -> None:
+        held = self._shelf(project).held
+        held[loaded.version] = loaded
+        while len(held) > self._kept:
+            held.pop(next(iter(held)))
+
+    def _shelf(self, project: str) -> Shelf:
+        return self._shelves.setdefault(project, Shelf())
+
+
+def active_key(project: str) -> str:
+    return f"act:{project}"
+
+
+def version_key(project: str, version: str) -> str:
+    return f"mdl:{project}:{version}"
+
+
+def _source(event: ModelRegistered | ModelActivation) -> dict[str, Any]:
+    return {"artefact": event.artefact.model_dump(), "manifest": event.manifest.model_dump()}

@@ -1,0 +1,96 @@
+"""A sample's story, put together from what the other services publish about it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from services.contracts.envelope import Message
+from services.contracts.events import Event, ModelActivation, OfSample
+from services.runtime.service import Service
+from services.runtime.unit import Unit
+
+KEPT = 50
+"""Events kept of a kind for each sample (and activations for each project); the oldest go first."""
+KINDS = ("sample.scored", "sample.selected", "sample.discarded", "label.accepted", "label.retracted")
+LEFT_OUT = {"project", "sample_id", "content", "probabilities", "labels", "embedding_ref"}
+
+
+def kind_of(event: Event) -> str:
+    """`io.halfsure.sample.scored.v1` is `sample.scored`."""
+    return event.type.removeprefix("io.halfsure.").rpartition(".")[0]
+
+
+def line(message: Message[Event]) -> dict[str, Any]:
+    """What is kept of an event: no content, no vectors."""
+    data = message.event.model_dump(mode="json", exclude_none=True, exclude=LEFT_OUT)
+    return {
+        "id": message.id,
+        "type": kind_of(message.event),
+        "time": message.time.isoformat(),
+        "source": message.source,
+        "data": data,
+    }
+
+
+def joined(lines: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`lines` and those of `new` that are not there yet, in order of time, the last KEPT."""
+    known = {row["id"]: row for row in [*new, *lines]}
+    return sorted(known.values(), key=lambda row: (row["time"], row["id"]))[-KEPT:]
+
+
+class History:
+    """Records `his:{project}:{sample}:{kind}`: kinds apart, so that topics do not meet on a record."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def record(self, batch: Sequence[Message[OfSample]], unit: Unit) -> None:
+        """Handler: one read for the batch, one put for each sample in it."""
+        by_key: dict[str, list[dict[str, Any]]] = {}
+        for message in batch:
+            event = message.event
+            await self._service.projects.of_event(event)
+            key = f"his:{event.project}:{event.sample_id}:{kind_of(event)}"
+            by_key.setdefault(key, []).append(line(message))
+        await _put(unit, by_key)
+
+    async def activate(self, batch: Sequence[Message[ModelActivation]], unit: Unit) -> None:
+        """Handler: an activation or a roll-back belongs to every sample that the version has scored."""
+        by_key: dict[str, list[dict[str, Any]]] = {}
+        for message in batch:
+            await self._service.projects.of_event(message.event)
+            by_key.setdefault(f"his:{message.event.project}:activations", []).append(_activation(message))
+        await _put(unit, by_key)
+
+    async def of(self, project: str, record: dict[str, Any]) -> list[dict[str, Any]]:
+        """Everything known of a sample, oldest first."""
+        sample = record["sample_id"]
+        keys = [f"his:{project}:{sample}:{kind}" for kind in KINDS]
+        activations = f"his:{project}:activations"
+        entries = await self._service.state.get([*keys, activations])
+        story = [_begin(record)]
+        for key in keys:
+            story += entries[key].value["events"] if key in entries else []
+        versions = {row["data"]["model_version"] for row in story if row["type"] == "sample.scored"}
+        if activations in entries:
+            story += [row for row in entries[activations].value["events"] if row["data"]["version"] in versions]
+        return sorted(story, key=lambda row: row["time"])
+
+
+async def _put(unit: Unit, by_key: dict[str, list[dict[str, Any]]]) -> None:
+    known = await unit.get_many(by_key)
+    for key, new in by_key.items():
+        lines = known.get(key, {"events": []})["events"]
+        story = joined(lines, new)
+        if story != lines:
+            unit.put(key, {"events": story}, guard=True)
+
+
+def _activation(message: Message[ModelActivation]) -> dict[str, Any]:
+    row = line(message)
+    kept = ("version", "previous", "activation_epoch", "reason")
+    return {**row, "data": {name: value for name, value in row["data"].items() if name in kept}}
+
+
+def _begin(record: dict[str, Any]) -> dict[str, Any]:
+    data = {name: record[name] for name in ("captured_at", "stream_id", "sequence", "tags", "trigger")}
+    return {"id": record["sample_id"], "type": "sample.ingested", "time": record["stored_at"], "data": data}

@@ -1,0 +1,184 @@
+"""Samples: let in, looked up, listed, withdrawn and erased."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import structlog
+
+from services.contracts.events import SampleRejected, SampleWithdrawn
+from services.contracts.problem import Problem, not_found
+from services.contracts.projects import ProjectDocument
+from services.ingest import admission, index
+from services.ingest.admission import Claim, Draft, Gate, Inline
+from services.ingest.intake import Intake, Outcome
+from services.ingest.settings import IngestSettings
+from services.runtime.service import Service, transact
+from services.runtime.unit import Unit
+
+log = structlog.get_logger()
+
+ERASURES = "erasures"
+NO_ERASURES: dict[str, Any] = {"of": [], "counts": {}}
+REASONS = {413: "too_large", 415: "type", 400: "schema", 403: "policy", 422: "schema", 429: "quota"}
+
+
+class Samples:
+    """What ingest knows and does."""
+
+    def __init__(self, service: Service, settings: IngestSettings) -> None:
+        self.service = service
+        self._ahead = timedelta(seconds=settings.future_seconds)
+        self._intake = Intake(service, settings.group, settings.writers)
+
+    def gate(self, project: ProjectDocument) -> Gate:
+        """The rules that hold now."""
+        return Gate(project.name, self.service.settings.siteid, project.input, self.service.clock.now(), self._ahead)
+
+    async def drafted(self, gate: Gate, form: Inline) -> Draft:
+        """The draft of a JSON form; content that is in the store already is read and checked."""
+        if form.content is None:
+            return gate.inline(form)
+        return gate.claimed(form.content, await self._claimed(gate.project, form.content), form)
+
+    async def _claimed(self, project: str, claim: Claim) -> bytes:
+        if not admission.own_blob(claim.uri, project):
+            where = f"blob:uploads/{project}/..."
+            raise Problem(403, "foreign-uri", f"{claim.uri} is not of this project's store; put content at {where}")
+        if (claim.bytes or 0) > self.service.settings.max_body:
+            raise Problem(413, "too-large", f"Content may have {self.service.settings.max_body} bytes at most.")
+        try:
+            content = await self.service.blobs.get(claim.uri)
+        except KeyError as error:
+            raise admission.invalid("/content/uri", "missing", f"There is nothing at {claim.uri}.") from error
+        if len(content) > self.service.settings.max_body:
+            raise Problem(413, "too-large", f"Content may have {self.service.settings.max_body} bytes at most.")
+        return content
+
+    async def admit(
+        self, project: ProjectDocument, drafts: Sequence[Draft | Problem], requests: Sequence[str]
+    ) -> list[Outcome | Problem]:
+        """Store the drafts that the project's models could read; what was or is refused is said on the bus."""
+        unfit = await asyncio.to_thread(_unfit, drafts, project)
+        judged = [problem or draft for draft, problem in zip(drafts, unfit, strict=True)]
+        good = [
+            admission.with_request(draft, request)
+            for draft, request in zip(judged, requests, strict=True)
+            if isinstance(draft, Draft)
+        ]
+        refused = [(request, row) for row, request in zip(judged, requests, strict=True) if isinstance(row, Problem)]
+        stored = iter(await self._intake.admit(project.name, good) if good else [])
+        await self.refuse(project.name, refused)
+        return [row if isinstance(row, Problem) else next(stored) for row in judged]
+
+    async def refuse(self, project: str, refused: Sequence[tuple[str, Problem]]) -> None:
+        """Say and count that requests were refused."""
+        known = [(request, REASONS[problem.status]) for request, problem in refused if problem.status in REASONS]
+        if not known:
+            return
+        unit = await self.service.unit()
+        changes: dict[str, int] = {}
+        for request, reason in known:
+            unit.emit(SampleRejected.model_validate({"project": project, "request_id": request, "reason": reason}))
+            changes[f"rejected.{reason}"] = changes.get(f"rejected.{reason}", 0) + 1
+        await unit.commit()
+        await self._intake.count(project, changes)
+
+    async def get(self, project: str, sample: str, *, withdrawn: bool = False) -> dict[str, Any]:
+        """The record. Raises a 404 problem, and a 410 one for a withdrawn sample unless `withdrawn`."""
+        key = f"smp:{project}:{sample}"
+        entry = (await self.service.state.get([key])).get(key)
+        if entry is None:
+            raise not_found("sample", sample)
+        record: dict[str, Any] = entry.value
+        if record["state"] == "WITHDRAWN" and not withdrawn:
+            gone = record["withdrawn"]
+            raise Problem(410, "withdrawn", f"This sample was withdrawn at {gone['at']} ({gone['why']}).")
+        return record
+
+    async def content(self, record: dict[str, Any]) -> bytes:
+        """Raises a 404 problem if the store has lost it."""
+        try:
+            return await self.service.blobs.get(record["content"]["uri"])
+        except KeyError as error:
+            raise Problem(404, "content-missing", "The sample is known, its content is not in the store.") from error
+
+    async def withdraw(self, project: str, sample: str, who: str, why: str) -> dict[str, Any]:
+        """Withdraw for good; the content is erased by `erase`, which a crash does not stop."""
+        key = f"smp:{project}:{sample}"
+
+        async def work(unit: Unit) -> dict[str, Any]:
+            record = (await unit.get_many([key, ERASURES])).get(key)
+            if record is None:
+                raise not_found("sample", sample)
+            gone = record if record["state"] == "WITHDRAWN" else self._tombstone(record, who, why)
+            if gone["withdrawn"]["why"] != why:
+                reason = gone["withdrawn"]["why"]
+                raise Problem(409, "already-withdrawn", f"It is withdrawn already, for another reason: {reason}.")
+            waiting = await unit.get(ERASURES) or NO_ERASURES
+            if not gone["erased"] and [project, sample] not in waiting["of"]:
+                unit.put(ERASURES, {**waiting, "of": [*waiting["of"], [project, sample]]}, guard=True)
+            if gone is not record:
+                unit.put(key, gone, guard=True)
+                event = {"project": project, "sample_id": sample, "who": who, "why": why}
+                unit.emit(SampleWithdrawn.model_validate(event), guard=key)
+            return gone
+
+        async with self.service.lock(ERASURES):
+            return await transact(self.service, work)
+
+    def _tombstone(self, record: dict[str, Any], who: str, why: str) -> dict[str, Any]:
+        gone = {"who": who, "why": why, "at": self.service.clock.now().isoformat()}
+        return {**record, "state": "WITHDRAWN", "withdrawn": gone, "erased": False, "attributes": {}}
+
+    async def erase(self) -> None:
+        """Erase the content of withdrawn samples, and count them; again and again, until nothing waits."""
+        entry = (await self.service.state.get([ERASURES])).get(ERASURES)
+        for project, sample in entry.value["of"] if entry else ():
+            record = await self.get(project, sample, withdrawn=True)
+            if record["state"] == "WITHDRAWN":
+                await self._erase_content(record)
+            await self._erased(project, sample)
+
+    async def _erase_content(self, record: dict[str, Any]) -> None:
+        await self.service.blobs.delete(record["content"]["uri"])
+        source = record["source"]
+        if source is not None and source.partition(":")[2].startswith("uploads/"):
+            await self.service.blobs.delete(source)
+
+    async def _erased(self, project: str, sample: str) -> None:
+        key = f"smp:{project}:{sample}"
+
+        async def work(unit: Unit) -> None:
+            rows = await unit.get_many([ERASURES, key])
+            waiting, record = rows.get(ERASURES, NO_ERASURES), rows[key]
+            if [project, sample] in waiting["of"]:
+                counts, rest = dict(waiting["counts"]), [row for row in waiting["of"] if row != [project, sample]]
+                if record["state"] == "WITHDRAWN":
+                    number, size = counts.get(project, (0, 0))
+                    counts[project] = (number + 1, size + record["content"]["bytes"])
+                unit.put(ERASURES, {"of": rest, "counts": counts}, guard=True)
+            if record["state"] == "WITHDRAWN" and not record["erased"]:
+                unit.put(key, {**record, "erased": True}, guard=True)
+
+        async with self.service.lock(ERASURES):
+            await transact(self.service, work)
+
+    async def stats(self, project: str) -> dict[str, Any]:
+        """Counts that survive a restart."""
+        counts = await index.counts(self.service.state, project)
+        entry = (await self.service.state.get([ERASURES])).get(ERASURES)
+        withdrawn, erased = (entry.value["counts"] if entry else {}).get(project, (0, 0))
+        rejected = {name.partition(".")[2]: n for name, n in counts.items() if name.startswith("rejected.")}
+        return {
+            "project": project,
+            "states": {"STORED": counts.get("STORED", 0) - withdrawn, "WITHDRAWN": withdrawn},
+            "duplicates": counts.get("duplicates", 0),
+            "rejected": rejected,
+            "bytes": counts.get("bytes", 0) - erased,
+        }
+
+
+def _unfit(drafts: Sequence[Draft | Problem], project: ProjectDocument) -> list[Problem | None]:
+    return [row if isinstance(row, Problem) else admission.unfit(row, project.input) for row in drafts]

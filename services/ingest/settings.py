@@ -1,0 +1,14 @@
+"""What ingest reads from its environment."""
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class IngestSettings(BaseSettings):
+    """Limits of one replica of ingest."""
+
+    model_config = SettingsConfigDict(env_prefix="HALFSURE_INGEST_", frozen=True)
+
+    group: int = Field(default=1000, ge=1, description="samples stored in one transaction at most")
+    writers: int = Field(default=16, ge=1, description="blobs written at a time")
+    future_seconds: float = Field(default=300.0, ge=0, description="how far ahead of this clock captured_at may be")

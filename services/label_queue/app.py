@@ -1,0 +1,48 @@
+"""label-queue: SampleSelected, SampleWithdrawn -> Task*, Label*; and REST for annotators and reviewers."""
+
+from services.contracts.events import (
+    LabelAccepted,
+    LabelRetracted,
+    LabelSubmitted,
+    ModelActivated,
+    ModelRolledBack,
+    ProjectUpdated,
+    SampleSelected,
+    SampleWithdrawn,
+    TaskExpired,
+    TaskLeased,
+    TaskQueued,
+    TaskReleased,
+    TaskSkipped,
+)
+from services.label_queue.answers import Answers
+from services.label_queue.claims import Claims
+from services.label_queue.imports import Imports
+from services.label_queue.queue import Queue
+from services.label_queue.routes import Parts, routes
+from services.label_queue.schemas import Schemas
+from services.label_queue.settings import LabelQueueSettings
+from services.label_queue.store import SEGMENTS_LOCK, Tasks
+from services.runtime.service import Connect, Service
+from services.runtime.settings import RuntimeSettings
+
+
+def create(settings: RuntimeSettings, connect: Connect) -> Service:
+    service = Service("label-queue", settings, connect)
+    own = LabelQueueSettings()
+    tasks = Tasks(service, own.refresh_seconds)
+    queue, claims, schemas = Queue(service, tasks), Claims(service, tasks, own), Schemas(tasks)
+    service.on(SampleSelected, emits=[TaskQueued, TaskSkipped], serial=SEGMENTS_LOCK)(queue.enqueue)
+    service.on(SampleWithdrawn, emits=[TaskSkipped, LabelRetracted])(queue.withdraw)
+    service.on(ModelActivated, ModelRolledBack)(queue.activate)
+    service.on(ProjectUpdated)(service.projects.update)
+    service.says(TaskLeased, TaskReleased, TaskExpired, LabelSubmitted, LabelAccepted)
+    service.on_start(service.projects.load)
+    service.on_start(tasks.load)
+    service.every(own.sweep_seconds, claims.sweep)
+    service.every(own.flush_seconds, tasks.flush)
+    service.every(own.sweep_seconds, service.projects.load)
+    service.every(own.sweep_seconds, schemas.carry_out_all)
+    parts = Parts(tasks, queue, claims, Answers(tasks, claims), schemas, Imports(tasks))
+    service.api.include_router(routes(parts))
+    return service

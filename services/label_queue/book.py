@@ -1,0 +1,200 @@
+"""What one replica remembers of a project's tasks: who is next, whose lease ends when, how many of each. Pure.
+
+The task records are the truth. This only says where to look, so being wrong costs a look and never a label.
+"""
+
+import heapq
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from services.label_queue.consensus import canonical
+from services.label_queue.tasks import FREE, OPEN, State, Task
+
+Header = tuple[str, float, str, int, str | None, bool, bool, int]
+
+
+@dataclass(slots=True)
+class Entry:
+    """One task, as last seen. `label` is the accepted value as text, `token` names its place in the heap."""
+
+    id: str
+    order: int
+    priority: float = 0.0
+    state: State = State.QUEUED
+    revision: int = 0
+    label: str | None = None
+    asked: bool = False
+    imported: bool = False
+    answers: int = 0
+    suggested: str | None = None
+    answered: frozenset[str] = frozenset()
+    until: datetime | None = None
+    token: int = 0
+    listed: datetime | None = None  # the end of lease under which it is in the heap of leases
+    noted: int = 0  # the revision that the segments have of a closed task
+
+    def read(self, task: Task) -> None:
+        """Take over what the record says."""
+        self.priority, self.state, self.revision = task.priority, task.state, task.revision
+        self.label = canonical(task.value) if task.state == State.ACCEPTED else None
+        self.asked, self.imported, self.answers = task.asked, task.origin == "import", len(task.counted)
+        self.suggested = task.prelabel.label if task.prelabel else None
+        self.answered = frozenset(answer.annotator for answer in task.counted)
+        self.until = task.lease.until if task.lease else None
+
+    def fits(self, annotator: str, labels: Collection[str] | None) -> bool:
+        """Whether the annotator has not answered, and the model suggests one of `labels`, if any are named."""
+        return annotator not in self.answered and (not labels or self.suggested in labels)
+
+    @property
+    def header(self) -> Header:
+        """What the segments keep: enough to count a closed task without reading its record."""
+        facts = (self.label, self.asked, self.imported, self.answers)
+        return (self.id, self.priority, self.state.value, self.revision, *facts)
+
+
+def header(task: Task) -> Header:
+    """The header of a record."""
+    entry = Entry(task.id, 0)
+    entry.read(task)
+    return entry.header
+
+
+class Book:
+    """Entries by id, a heap of those that are free, a heap of the leases, and counts of them all."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.states: Counter[State] = Counter()
+        self.classes: Counter[str] = Counter()
+        self.asked = 0
+        self.imported = 0
+        self.unnoted: set[str] = set()
+        self._free: list[tuple[float, int, int, str]] = []
+        self._leases: list[tuple[datetime, str]] = []
+        self._token = 0
+        self._sorted: list[str] = []
+
+    def observe(self, task: Task) -> None:
+        """Remember the record, unless a later one was seen already."""
+        entry = self.entries.get(task.id)
+        if entry and entry.revision >= task.revision:
+            return
+        entry = entry or self._new(task.id)
+        in_heap = entry.state in FREE and entry.token > 0
+        self._count(entry, -1)
+        entry.read(task)
+        self._count(entry, 1)
+        self._place(entry, in_heap)
+
+    def recall(self, header: Header) -> bool:
+        """Remember a header; whether the record must be read to know more."""
+        name, priority, state, revision, label, asked, imported, answers = header
+        entry = self.entries.get(name)
+        if entry and entry.revision >= revision:
+            return False
+        entry = entry or self._new(name)
+        if State(state) in OPEN:
+            return True
+        self._count(entry, -1)
+        entry.priority, entry.state, entry.revision, entry.label = priority, State(state), revision, label
+        entry.asked, entry.imported, entry.answers, entry.noted = asked, imported, answers, revision
+        entry.token, entry.until = 0, None
+        self._count(entry, 1)
+        return False
+
+    def forget(self, name: str) -> None:
+        """There is no such record."""
+        if entry := self.entries.pop(name, None):
+            self._count(entry, -1)
+            self.unnoted.discard(name)
+            self._sorted = []
+
+    def take(self, n: int, annotator: str, labels: Collection[str] | None = None) -> list[str]:
+        """Up to `n` tasks that seem free to the annotator, best first; nobody else here gets them until `settle`."""
+        taken: list[str] = []
+        aside: list[tuple[float, int, int, str]] = []
+        while self._free and len(taken) < n:
+            item = heapq.heappop(self._free)
+            entry = self.entries.get(item[3])
+            if entry is None or entry.token != item[2] or entry.state not in FREE:
+                continue
+            if not entry.fits(annotator, labels):
+                aside.append(item)
+                continue
+            entry.token = 0
+            taken.append(entry.id)
+        for item in aside:
+            heapq.heappush(self._free, item)
+        return taken
+
+    def settle(self, names: Iterable[str]) -> None:
+        """These were taken and are done with: back into the heap with those that are free still."""
+        for name in names:
+            if entry := self.entries.get(name):
+                self._place(entry, entry.token > 0)
+
+    def due(self, now: datetime, limit: int) -> list[str]:
+        """Up to `limit` tasks whose lease seems to have run out."""
+        found: list[str] = []
+        while self._leases and self._leases[0][0] <= now and len(found) < limit:
+            until, name = heapq.heappop(self._leases)
+            entry = self.entries.get(name)
+            if entry and entry.listed == until:
+                entry.listed = None
+                if entry.state == State.LEASED:
+                    found.append(name)
+        return found
+
+    def leased(self, limit: int) -> list[str]:
+        """Up to `limit` tasks that seem leased, the first to end first."""
+        return [name for _, name in heapq.nsmallest(limit, self._leases)]
+
+    def page(self, states: Collection[State], after: str | None, limit: int) -> tuple[list[str], str | None]:
+        """Ids in order from beyond `after`, and where to go on."""
+        if len(self._sorted) != len(self.entries):
+            self._sorted = sorted(self.entries)
+        found: list[str] = []
+        for at in range(bisect_right(self._sorted, after or ""), len(self._sorted)):
+            if self.entries[self._sorted[at]].state in states:
+                if len(found) == limit:
+                    return found, found[-1]
+                found.append(self._sorted[at])
+        return found, None
+
+    def headers(self, names: Sequence[str]) -> list[Header]:
+        """The headers of these tasks, which from now on count as noted in the segments."""
+        entries = [self.entries[name] for name in names if name in self.entries]
+        for entry in entries:
+            entry.noted = entry.revision
+            self.unnoted.discard(entry.id)
+        return [entry.header for entry in entries]
+
+    def _new(self, name: str) -> Entry:
+        entry = self.entries[name] = Entry(name, len(self.entries))
+        return entry
+
+    def _count(self, entry: Entry, by: int) -> None:
+        if not entry.revision:  # only heard of: the record has not been read
+            return
+        self.states[entry.state] += by
+        self.asked += by * entry.asked
+        self.imported += by * (entry.imported and entry.state == State.ACCEPTED)
+        if entry.label is not None and entry.state == State.ACCEPTED:
+            self.classes[entry.label] += by
+
+    def _place(self, entry: Entry, in_heap: bool) -> None:
+        if entry.state in FREE and not in_heap:
+            self._token += 1
+            entry.token = self._token
+            heapq.heappush(self._free, (-entry.priority, entry.order, entry.token, entry.id))
+        if entry.state == State.LEASED and entry.until and entry.listed != entry.until:
+            entry.listed = entry.until
+            heapq.heappush(self._leases, (entry.until, entry.id))
+        if entry.state in OPEN:
+            self.unnoted.discard(entry.id)
+        elif entry.noted != entry.revision:
+            self.unnoted.add(entry.id)

@@ -1,0 +1,277 @@
+"""REST of label-queue."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import orjson
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from services.contracts.problem import Problem, invalid, not_found
+from services.label_queue import views
+from services.label_queue.answers import Answers, Submission
+from services.label_queue.claims import Ask, Claims
+from services.label_queue.imports import Imports
+from services.label_queue.queue import Queue
+from services.label_queue.schemas import SchemaChange, Schemas, etag
+from services.label_queue.store import Tasks
+from services.label_queue.tasks import Split, State
+from services.runtime import http
+from services.runtime.access import Caller, Project, caller_with, needs
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Epoch = Annotated[int, Field(ge=1)]
+ByAnnotator = Annotated[Caller, caller_with("annotator")]
+ByReviewer = Annotated[Caller, caller_with("reviewer")]
+FORMATS = {"jsonl": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class ClaimBody(_Body):
+    """How many tasks, and for whom if the caller speaks for others."""
+
+    n: Annotated[int, Field(ge=1)] = 1
+    annotator: Name | None = None
+    labels: list[Name] | None = None
+
+
+class LeaseBody(_Body):
+    """The lease that is meant."""
+
+    epoch: Epoch
+    annotator: Name | None = None
+
+
+class SkipBody(LeaseBody):
+    """Why there is no answer, and whether a later round may ask again."""
+
+    reason: Name
+    requeue: bool = False
+
+
+class AnswerBody(LeaseBody):
+    """An answer under a lease; `seconds` is how long it took."""
+
+    value: Any
+    schema_version: int | None = None
+    seconds: Annotated[float, Field(ge=0, le=86_400)] | None = None
+
+
+class ResolveBody(_Body):
+    """A reviewer's label."""
+
+    value: Any
+
+
+class RetractBody(_Body):
+    """Why the label goes, and whether the sample is asked again."""
+
+    why: Annotated[str, Field(max_length=500)] = ""
+    requeue: bool = True
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the routes are tied to."""
+
+    tasks: Tasks
+    queue: Queue
+    claims: Claims
+    answers: Answers
+    schemas: Schemas
+    imports: Imports
+
+
+def routes(parts: Parts) -> APIRouter:
+    """All routes, tied to `parts`."""
+    router = APIRouter(route_class=http.StrictRoute)
+    for add in (_leasing, _answering, _reading, _schemas, _exchange):
+        add(router, parts)
+    return router
+
+
+def speaker(caller: Caller, named: str | None) -> str:
+    """The token's subject; whoever an operator names. Raises a 403 for an annotator who names another."""
+    if named is None or named == caller.subject:
+        return caller.subject
+    if not caller.may("operator"):
+        raise Problem(403, "forbidden", "Only an operator may act for another annotator.")
+    return named
+
+
+def _leasing(router: APIRouter, parts: Parts) -> None:
+    @router.post("/v1/tasks:claim")
+    async def claim(project: Project, caller: ByAnnotator, body: ClaimBody) -> Response:
+        document = await parts.tasks.service.projects.need(project)
+        schema = await parts.schemas.of(document)
+        limit = parts.claims.settings.max_leases
+        if body.n > limit:
+            raise invalid("/n", "too-many", f"At most {limit} tasks can be claimed at a time.")
+        for at, label in enumerate(body.labels or []):
+            schema.check(label, pointer=f"/labels/{at}")
+        if body.labels and document.suggestions not in views.SHOWN_BEFORE:
+            raise invalid("/labels", "hidden", "This project does not show suggestions before the answer.")
+        claimed = await parts.claims.claim(Ask(project, speaker(caller, body.annotator), body.n, body.labels))
+        if not claimed:
+            book = await parts.tasks.book(project)
+            counts = views.stats(book, "")
+            return Response(status_code=204, headers={"x-queue": "queued={queued}; leased={leased}".format(**counts)})
+        rows = [views.to_label(task, schema, document.suggestions) for task in claimed]
+        return _json({"tasks": rows})
+
+    @router.post("/v1/tasks/{task}:heartbeat")
+    async def heartbeat(project: Project, task: str, caller: ByAnnotator, body: LeaseBody) -> dict[str, Any]:
+        kept = await parts.claims.heartbeat(project, task, speaker(caller, body.annotator), body.epoch)
+        return {"id": kept.id, "state": kept.state, "lease": views.lease(kept)}
+
+    @router.post("/v1/tasks/{task}:release")
+    async def release(project: Project, task: str, caller: ByAnnotator, body: LeaseBody) -> dict[str, Any]:
+        freed = await parts.claims.release(project, task, speaker(caller, body.annotator), body.epoch)
+        return {"id": freed.id, "state": freed.state, "lease": None}
+
+    @router.post("/v1/tasks/{task}:skip")
+    async def skip(project: Project, task: str, caller: ByAnnotator, body: SkipBody) -> dict[str, Any]:
+        how = {"reason": body.reason, "may_return": body.requeue}
+        closed = await parts.claims.skip(project, task, speaker(caller, body.annotator), body.epoch, **how)
+        return {"id": closed.id, "state": closed.state, "reason": closed.skip_reason, "lease": None}
+
+
+def _answering(router: APIRouter, parts: Parts) -> None:
+    @router.post("/v1/tasks/{task}/annotations", status_code=201)
+    async def annotate(project: Project, task: str, caller: ByAnnotator, body: AnswerBody) -> Response:
+        document = await parts.tasks.service.projects.need(project)
+        schema = await parts.schemas.of(document)
+        who = speaker(caller, body.annotator)
+        given = Submission(task, who, body.epoch, body.value, schema.version, body.seconds)
+        check = schema_check(schema, body)
+        after, answer, new = await parts.answers.submit(project, given, check)
+        return _json(views.answered(after, answer, document.suggestions), 201 if new else 200)
+
+    @router.delete("/v1/annotations/{annotation}")
+    async def undo(
+        project: Project, annotation: str, caller: ByAnnotator, annotator: Name | None = None
+    ) -> dict[str, Any]:
+        document = await parts.tasks.service.projects.need(project)
+        who = speaker(caller, annotator)
+        task = await parts.answers.undo(project, annotation, who, others=caller.may("reviewer"))
+        schema = await parts.schemas.of(document)
+        mine = task.lease is not None and task.lease.holder == who
+        shown = views.to_label(task, schema, document.suggestions) if mine else None
+        return {"id": annotation, "undone": True, "state": task.state, "task": shown}
+
+    @router.post("/v1/tasks/{task}:resolve")
+    async def resolve(project: Project, task: str, caller: ByReviewer, body: ResolveBody) -> dict[str, Any]:
+        schema = await parts.schemas.of(await parts.tasks.service.projects.need(project))
+        schema.check(body.value)
+        return views.full(await parts.answers.resolve(project, task, caller.subject, body.value, schema.version))
+
+    @router.post("/v1/samples/{sample}/label:retract", dependencies=[needs("reviewer")])
+    async def retract(project: Project, sample: str, body: RetractBody | None = None) -> dict[str, Any]:
+        await parts.tasks.service.projects.need(project)
+        body = body or RetractBody()
+        return views.full(await parts.answers.retract(project, sample, body.why, body.requeue))
+
+
+def schema_check(schema: Any, body: AnswerBody) -> Callable[[], None]:
+    """What a new answer must pass; one that was given before has passed it."""
+    return lambda: schema.check(body.value, body.schema_version)
+
+
+def _reading(router: APIRouter, parts: Parts) -> None:
+    @router.get("/v1/tasks")
+    async def listed(
+        project: Project,
+        caller: Annotated[Caller, caller_with("viewer")],
+        state: Annotated[list[str] | None, Query()] = None,
+        limit: Annotated[int, Query(ge=1, le=500)] = 50,
+        cursor: str | None = None,
+    ) -> dict[str, Any]:
+        await parts.tasks.service.projects.need(project)
+        await parts.tasks.refresh(project)
+        book = await parts.tasks.book(project)
+        names, more = book.page(_states(state), http.read_cursor(cursor), limit)
+        return http.page([_shown(caller)(task) for task in await parts.tasks.many(names)], more)
+
+    @router.get("/v1/tasks/{task}")
+    async def one(project: Project, task: str, caller: Annotated[Caller, caller_with("viewer")]) -> dict[str, Any]:
+        await parts.tasks.service.projects.need(project)
+        (found,) = await parts.tasks.many([task]) or [None]
+        if found is None or found.project != project:
+            raise not_found("task", task)
+        return _shown(caller)(found)
+
+    @router.get("/v1/stats", dependencies=[needs("viewer")])
+    async def stats(project: Project) -> dict[str, Any]:
+        await parts.tasks.service.projects.need(project)
+        await parts.tasks.refresh(project)
+        return views.stats(await parts.tasks.book(project), await parts.queue.active_version(project))
+
+    @router.get("/v1/agreement", dependencies=[needs("viewer")])
+    async def agreement(project: Project) -> dict[str, Any]:
+        document = await parts.tasks.service.projects.need(project)
+        await parts.tasks.refresh(project)
+        return await views.agreed(parts.tasks, document)
+
+
+def _schemas(router: APIRouter, parts: Parts) -> None:
+    def visible(caller: Caller, name: str) -> None:
+        if not caller.sees(name):
+            raise not_found("project", name)
+
+    @router.get("/v1/schemas/{name}")
+    async def schema(name: str, caller: Annotated[Caller, caller_with("viewer")]) -> Response:
+        visible(caller, name)
+        now = await parts.schemas.of(await parts.tasks.service.projects.need(name))
+        return _json({"labels": list(now.labels), "version": now.version}, headers={"etag": etag(now)})
+
+    @router.put("/v1/schemas/{name}", status_code=201)
+    async def put(
+        name: str,
+        body: SchemaChange,
+        caller: Annotated[Caller, caller_with("operator")],
+        if_match: Annotated[str | None, Header()] = None,
+    ) -> Response:
+        visible(caller, name)
+        now = await parts.schemas.put(await parts.tasks.service.projects.need(name), body, if_match)
+        shown = {"labels": list(now.labels), "version": now.version, "on_change": now.on_change}
+        return _json(shown, 201, headers={"etag": etag(now)})
+
+
+def _exchange(router: APIRouter, parts: Parts) -> None:
+    @router.get("/v1/export", dependencies=[needs("viewer")])
+    async def export(project: Project, form: Annotated[str, Query(alias="format")] = "jsonl") -> Response:
+        document = await parts.tasks.service.projects.need(project)
+        if form not in FORMATS:
+            raise Problem(406, "format", f"There is no export as {form!r}; there is {', '.join(FORMATS)}.")
+        await parts.tasks.refresh(project)
+        chosen: Literal["jsonl", "csv"] = "csv" if form == "csv" else "jsonl"
+        headers = {"content-disposition": f'attachment; filename="{project}-labels.{chosen}"'}
+        rows = views.export(parts.tasks, document, chosen)
+        return StreamingResponse(rows, media_type=FORMATS[chosen], headers=headers)
+
+    @router.post("/v1/import", dependencies=[needs("operator")], status_code=207)
+    async def imported(project: Project, request: Request, split: Split = "train") -> Response:
+        document = await parts.tasks.service.projects.need(project)
+        lines = [line for line in (await request.body()).split(b"\n") if line.strip()]
+        results = await parts.imports.take(document, await parts.schemas.of(document), split, lines)
+        return _json({"results": results}, 207)
+
+
+def _states(wanted: list[str] | None) -> set[State]:
+    try:
+        return {State(name.upper()) for name in wanted} if wanted else set(State)
+    except ValueError as error:
+        raise Problem(400, "bad-state", f"The states are {', '.join(State)}.") from error
+
+
+def _shown(caller: Caller) -> Callable[[Any], dict[str, Any]]:
+    return views.full if caller.may("reviewer") else views.plain
+
+
+def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(body), status, headers=headers, media_type="application/json")

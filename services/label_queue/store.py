@@ -1,0 +1,143 @@
+"""Task records and this replica's books of them: what is read from the store, and kept in step with it."""
+
+import contextlib
+import time
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from services.contracts.problem import not_found
+from services.label_queue.book import Book, header
+from services.label_queue.segments import Segments
+from services.label_queue.tasks import Task
+from services.runtime.service import Service, transact
+from services.runtime.unit import Unit
+
+BULK = 1000  # records read at a time
+SEGMENTS_LOCK = "segments"
+
+Move = Callable[[Task, Unit], Task]
+
+
+def task_key(name: str) -> str:
+    return f"tsk:{name}"
+
+
+def parsed(record: Any) -> Task:
+    return Task.model_validate(record)
+
+
+class Tasks:
+    """The tasks of every project that this replica has looked at."""
+
+    def __init__(self, service: Service, refresh_seconds: float) -> None:
+        self.service = service
+        self._segments = Segments(service, uuid.uuid4().hex[:12])
+        self._books: dict[str, Book] = {}
+        self._refresh_seconds = refresh_seconds
+        self._refreshed: dict[str, float] = {}
+
+    @property
+    def books(self) -> dict[str, Book]:
+        return dict(self._books)
+
+    async def load(self) -> None:
+        """Rebuild the books of all projects from the store; at start."""
+        for document in self.service.projects.all():
+            await self.book(document.name)
+
+    async def book(self, project: str) -> Book:
+        """The project's book, rebuilt from its segments when it is first asked for."""
+        if project not in self._books:
+            async with self.service.lock(f"book:{project}"):
+                if project not in self._books:
+                    book = Book()
+                    await self._catch_up(project, book)
+                    self._books[project] = book
+        return self._books[project]
+
+    async def refresh(self, project: str) -> None:
+        """Take in what other replicas have queued, and look again at what seems to be leased."""
+        book = await self.book(project)
+        now = time.monotonic()
+        if now - self._refreshed.get(project, -1e9) < self._refresh_seconds:
+            return
+        self._refreshed[project] = now
+        await self._catch_up(project, book)
+        await self.reread(book, book.leased(BULK))
+
+    async def reread(self, book: Book, names: Iterable[str]) -> None:
+        """Bring these up to date with their records."""
+        wanted = list(dict.fromkeys(names))
+        for start in range(0, len(wanted), BULK):
+            part = wanted[start : start + BULK]
+            found = await self.service.state.get([task_key(name) for name in part])
+            for name in part:
+                if entry := found.get(task_key(name)):
+                    book.observe(parsed(entry.value))
+                elif name in book.entries and not book.entries[name].revision:
+                    book.forget(name)
+
+    async def many(self, names: Sequence[str]) -> list[Task]:
+        """The records that there are, in the order of `names`."""
+        found = await self.service.state.get([task_key(name) for name in names])
+        return [parsed(found[task_key(name)].value) for name in names if task_key(name) in found]
+
+    async def read(self, unit: Unit, project: str, name: str) -> Task:
+        """Raises a 404 problem, also for another project's task."""
+        record = await unit.get(task_key(name))
+        if record is None or record["project"] != project:
+            raise not_found("task", name)
+        return parsed(record)
+
+    @staticmethod
+    def put(task: Task, unit: Unit) -> None:
+        """Write a record that this unit has read."""
+        unit.put(task_key(task.id), task.model_dump(mode="json", exclude_defaults=True), guard=True)
+
+    def write(self, task: Task, unit: Unit) -> None:
+        """The same, and the book follows once all of the unit is committed."""
+        self.put(task, unit)
+        if book := self._books.get(task.project):
+            unit.then(lambda: book.observe(task))
+
+    async def queue(self, tasks: Sequence[Task], unit: Unit) -> None:
+        """Note tasks that this unit opens in the segments. The caller holds the segments' lock."""
+        by_project: dict[str, list[Task]] = {}
+        for task in tasks:
+            by_project.setdefault(task.project, []).append(task)
+        for project, opened in by_project.items():
+            await self._segments.ready(project)
+            self._segments.append(project, [header(task) for task in opened], unit)
+
+    async def change(self, project: str, name: str, move: Move, *, reopens: bool = False) -> tuple[Task, Task]:
+        """The task before and after `move`, which may emit with the unit. Only one that `reopens` may open it."""
+        await self.book(project)
+
+        async def work(unit: Unit) -> tuple[Task, Task]:
+            before = await self.read(unit, project, name)
+            after = move(before, unit)
+            if after is not before:
+                self.write(after, unit)
+                if after.is_open and not before.is_open:
+                    await self.queue([after], unit)
+            return before, after
+
+        async with self.service.lock(SEGMENTS_LOCK) if reopens else contextlib.nullcontext():
+            return await transact(self.service, work)
+
+    async def flush(self) -> None:
+        """Note in the segments which tasks are closed, so that the next start need not read them."""
+        for project, book in self.books.items():
+            names = list(book.unnoted)[:BULK]
+            if not names:
+                continue
+            await self._segments.ready(project)
+            async with self.service.lock(SEGMENTS_LOCK):
+                unit = await self.service.unit()
+                self._segments.append(project, book.headers(names), unit)
+                await unit.commit()
+
+    async def _catch_up(self, project: str, book: Book) -> None:
+        news = await self._segments.news(project)
+        await self.reread(book, [entry[0] for entry in news if book.recall(entry)])

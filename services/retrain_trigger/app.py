@@ -1,0 +1,65 @@
+"""retrain-trigger: LabelAccepted -> TrainingRequested -> ModelActivated or ModelRejected; owns projects and models."""
+
+from services.contracts.events import (
+    LabelAccepted,
+    LabelRetracted,
+    ModelActivated,
+    ModelLoaded,
+    ModelLoadFailed,
+    ModelRegistered,
+    ModelRejected,
+    ModelRolledBack,
+    ProjectUpdated,
+    SampleWithdrawn,
+    TrainingCancelled,
+    TrainingFailed,
+    TrainingRequested,
+    TrainingStarted,
+    TrainingSucceeded,
+)
+from services.retrain_trigger import model_routes, project_routes, run_routes
+from services.retrain_trigger.backends import Backend
+from services.retrain_trigger.backends.local import LocalBackend
+from services.retrain_trigger.catalogue import Catalogue
+from services.retrain_trigger.flights import Flights
+from services.retrain_trigger.labels import TURN, Labels
+from services.retrain_trigger.pipeline import Pipeline
+from services.retrain_trigger.registry import Registry
+from services.retrain_trigger.runs import Runs
+from services.retrain_trigger.settings import RetrainTriggerSettings
+from services.runtime.service import Connect, Service
+from services.runtime.settings import RuntimeSettings
+
+
+def create(settings: RuntimeSettings, connect: Connect, backend: Backend | None = None) -> Service:
+    """The service and what it listens to; what a run does and says is in pipeline.py."""
+    service = Service("retrain-trigger", settings, connect)
+    own = RetrainTriggerSettings()
+    backend = backend or LocalBackend(lambda uri: service.blobs.get(uri), settings.state_dir, own)
+    catalogue = Catalogue(service)
+    labels = Labels(service, backend.forget)
+    registry = Registry(service)
+    runs = Runs(service, labels)
+    pipeline = Pipeline(service, own, labels, registry, runs, backend)
+    flights = Flights(service, own, labels, registry, runs, pipeline)
+
+    service.on(LabelAccepted, serial=TURN)(labels.accept)
+    service.on(LabelRetracted, serial=TURN)(labels.retract)
+    service.on(SampleWithdrawn, serial=TURN)(labels.withdraw)
+    service.on(ModelLoaded)(registry.loaded)
+    service.on(ModelLoadFailed, emits=[ModelRolledBack])(registry.load_failed)
+    service.says(ProjectUpdated, TrainingRequested, TrainingStarted, TrainingSucceeded, TrainingFailed)
+    service.says(TrainingCancelled, ModelRegistered, ModelActivated, ModelRejected, ModelRolledBack)
+    service.on_start(service.projects.load)
+    service.on_start(labels.load)
+    service.on_start(flights.start)
+    service.on_stop(backend.close)
+    service.on_stop(flights.stop)
+    service.check("workflows", flights.unready)
+    service.every(own.check_seconds, flights.consider)
+    service.every(own.tend_seconds, flights.tend)
+    service.every(own.refresh_seconds, labels.load)
+    service.api.include_router(project_routes.routes(catalogue, flights))
+    service.api.include_router(run_routes.routes(runs, flights))
+    service.api.include_router(model_routes.routes(registry))
+    return service

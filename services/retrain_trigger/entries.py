@@ -1,0 +1,140 @@
+"""What is known of one sample's label, and what it may be used for. Pure."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal, Self
+from zlib import crc32
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from services.contracts.events import Content, LabelAccepted, LabelRetracted, Top, Trigger
+from services.contracts.ids import sha256
+from services.retrain_trigger.trigger import Counters
+
+SHARDS = 64
+GATE_SHARE = 0.2
+"""Share of the labels that judge models and never train them, in a project without an imported evaluation set."""
+
+Role = Literal["train", "evaluation", "none"]
+
+
+class Entry(BaseModel):
+    """A sample's label. The highest revision is true; `pinned` and `trained` are never taken back."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+    sample_id: str
+    revision: int
+    value: Any = None
+    weight: float = 1.0
+    content: Content | None = None
+    at: AwareDatetime
+    is_audit: bool = False
+    trigger: Trigger = "policy"
+    predicted: Top | None = None
+    model_version: str = "none"
+    state: Literal["accepted", "retracted", "withdrawn"] = "accepted"
+    pinned: bool = False  # brought along to judge models with
+    trained: bool = False  # some snapshot trained on it
+    snapshot: str | None = None  # the first one that has this revision
+
+    def role(self, labels: Sequence[str], salt: str, imported: bool) -> Role:
+        """What the label is for. What judges models never trains one, whichever came first."""
+        if self.state != "accepted" or self.content is None or self.value not in labels:
+            return "none"
+        judges = self.pinned if imported else held_out(self.sample_id, salt)
+        if self.pinned or judges:
+            return "evaluation" if judges and not self.trained else "none"
+        return "train"
+
+    def accept(self, event: LabelAccepted) -> Self:
+        """The entry after a label; a lower or the same revision changes only whether the sample is pinned."""
+        pinned = self.pinned or event.split == "evaluation"
+        if self.state == "withdrawn":
+            return self
+        if event.label_revision <= self.revision:
+            return self.model_copy(update={"pinned": pinned})
+        after = entry(event, self.at).model_dump()
+        return type(self).model_validate({**after, "pinned": pinned, "trained": self.trained})
+
+    def retract(self, event: LabelRetracted) -> Self:
+        """The entry after its label was taken back."""
+        if self.state == "withdrawn" or event.label_revision <= self.revision:
+            return self
+        return self.model_copy(update={"revision": event.label_revision, "state": "retracted", "predicted": None})
+
+    def mark(self, snapshot: str, trained: bool) -> Self:
+        """The entry after a run with this very revision in its snapshot."""
+        return self.model_copy(update={"snapshot": self.snapshot or snapshot, "trained": self.trained or trained})
+
+    def withdraw(self) -> Self:
+        """A tombstone: nothing of the label is left, nor can a late event bring it back."""
+        kept = {"sample_id": self.sample_id, "revision": self.revision, "at": self.at, "trained": self.trained}
+        return type(self).model_validate({**kept, "state": "withdrawn", "snapshot": self.snapshot})
+
+
+def entry(event: LabelAccepted, at: datetime) -> Entry:
+    """The entry that a first label makes."""
+    return Entry(
+        sample_id=event.sample_id,
+        revision=event.label_revision,
+        value=event.value,
+        weight=event.weight,
+        content=event.content,
+        at=at,
+        is_audit=event.is_audit,
+        trigger=event.trigger,
+        predicted=event.predicted,
+        model_version=event.model_version,
+        pinned=event.split == "evaluation",
+    )
+
+
+def tombstone(sample_id: str, revision: int, state: Literal["retracted", "withdrawn"], at: datetime) -> Entry:
+    """The entry of a sample whose label is gone before it came."""
+    return Entry(sample_id=sample_id, revision=revision, state=state, at=at)
+
+
+def shard_of(sample_id: str) -> int:
+    """Which of the SHARDS documents holds the sample."""
+    return crc32(sample_id.encode()) % SHARDS
+
+
+def held_out(sample_id: str, salt: str) -> bool:
+    """Whether the sample judges models: known before its label is, and never changing."""
+    return int(sha256(f"{salt}|{sample_id}".encode())[:8], 16) < GATE_SHARE * 16**8
+
+
+def imported(entries: Iterable[Entry]) -> bool:
+    """Whether somebody brought an evaluation set along."""
+    return any(entry.pinned and entry.state == "accepted" for entry in entries)
+
+
+def count(entries: Mapping[str, Entry], labels: Sequence[str], salt: str, active: str | None) -> Counters:
+    """The counters of the retrain rule, derived; `active` is the version whose audited errors count."""
+    brought = imported(entries.values())
+    per_class = Counter(dict.fromkeys(labels, 0))
+    new, retracted, evaluation, audits = 0, 0, 0, Counter()
+    oldest: datetime | None = None
+    for one in entries.values():
+        retracted += one.state == "retracted" and one.snapshot is not None
+        role = one.role(labels, salt, brought)
+        evaluation += role == "evaluation"
+        if role == "train":
+            per_class[one.value] += 1
+        if role != "none" and not one.pinned and one.snapshot is None:
+            new += 1
+            oldest = one.at if oldest is None else min(oldest, one.at)
+        if one.is_audit and role != "none" and one.predicted and active and one.model_version == active:
+            audits["total"] += 1
+            audits["errors"] += one.predicted.label != one.value
+    return Counters(
+        new=new,
+        retracted=retracted,
+        per_class=dict(per_class),
+        evaluation=evaluation,
+        audit_errors=audits["errors"],
+        audit_total=audits["total"],
+        oldest_new=oldest,
+    )

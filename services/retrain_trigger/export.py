@@ -1,0 +1,90 @@
+"""An extractor and a fitted head -> one ONNX graph: probabilities (N, C), embedding (N, D), margin (N,)."""
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from onnx import TensorProto, compose, helper, numpy_helper
+
+from services.contracts.manifest import ModelManifest, OutputSpec
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
+
+
+def merged(
+    extractor: bytes, manifest: ModelManifest, head: "LogisticRegression", labels: tuple[str, ...]
+) -> tuple[bytes, ModelManifest]:
+    """The model's bytes and manifest; `head.classes_` are indices into `labels`.
+
+    A label without training samples gets probability 0. The margin is p1 - p2 of the two best classes, taken in the
+    graph (TopK and Sub), so that serving needs no pass over the probabilities.
+    """
+    base = onnx.load_from_string(extractor)
+    embedding = manifest.outputs.embedding or ""
+    base = compose.add_prefix(base, "x_", rename_inputs=False, rename_outputs=False)
+    top = _head(head, manifest.opset)
+    top.ir_version = base.ir_version
+    joined = compose.merge_models(base, top, io_map=[(embedding, "features")], outputs=["h_probabilities"])
+    _finish(joined.graph, embedding, head.classes_, len(labels), _size(base, embedding))
+    joined.producer_name = "halfsure"
+    joined.producer_version, joined.graph.name, joined.graph.doc_string, joined.doc_string = "", "halfsure", "", ""
+    onnx.checker.check_model(joined, full_check=True)
+    content = joined.SerializeToString(deterministic=True)
+    outputs = OutputSpec(probabilities="probabilities", embedding=embedding, margin="margin")
+    return content, manifest.model_copy(
+        update={"labels": labels, "outputs": outputs, "sha256": hashlib.sha256(content).hexdigest(), "metrics": {}}
+    )
+
+
+def _head(head: "LogisticRegression", opset: int) -> onnx.ModelProto:
+    """The scikit-learn head as ONNX: features (N, D) -> h_probabilities (N, k)."""
+    from skl2onnx import convert_sklearn
+    from skl2onnx.common.data_types import FloatTensorType
+
+    converted = convert_sklearn(
+        head,
+        initial_types=[("features", FloatTensorType([None, head.coef_.shape[1]]))],
+        target_opset={"": opset, "ai.onnx.ml": 3},
+        options={id(head): {"zipmap": False}},
+    )
+    if not isinstance(converted, onnx.ModelProto):
+        raise TypeError(f"skl2onnx gave {type(converted).__name__}, not a model")
+    return compose.add_prefix(converted, "h_", rename_inputs=False)
+
+
+def _size(model: onnx.ModelProto, output: str) -> int:
+    """Width D of a two-dimensional output."""
+    found = next(value for value in model.graph.output if value.name == output)
+    return found.type.tensor_type.shape.dim[1].dim_value
+
+
+def _finish(graph: onnx.GraphProto, embedding: str, classes: np.ndarray, count: int, size: int) -> None:
+    """Spread the head's classes over all labels, take the margin, and name the outputs."""
+    place = np.zeros((len(classes), count), np.float32)
+    place[np.arange(len(classes)), classes] = 1.0
+    graph.initializer.extend(
+        [
+            numpy_helper.from_array(place, "class_places"),
+            numpy_helper.from_array(np.array([2], np.int64), "two"),
+            numpy_helper.from_array(np.array([0], np.int64), "first"),
+            numpy_helper.from_array(np.array([1], np.int64), "second"),
+            numpy_helper.from_array(np.array([1], np.int64), "class_axis"),
+        ]
+    )
+    graph.node.extend(
+        [
+            helper.make_node("MatMul", ["h_probabilities", "class_places"], ["probabilities"]),
+            helper.make_node("TopK", ["probabilities", "two"], ["top_two", "top_places"], axis=1),
+            helper.make_node("Slice", ["top_two", "first", "second", "class_axis"], ["best"]),
+            helper.make_node("Slice", ["top_two", "second", "two", "class_axis"], ["next_best"]),
+            helper.make_node("Sub", ["best", "next_best"], ["margin_column"]),
+            helper.make_node("Squeeze", ["margin_column", "class_axis"], ["margin"]),
+        ]
+    )
+    del graph.output[:]
+    shapes = {"probabilities": ["N", count], embedding: ["N", size], "margin": ["N"]}
+    graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items())
+    for value in graph.input:
+        value.type.tensor_type.shape.dim[0].dim_param = "N"

@@ -1,0 +1,291 @@
+"""What a run does, step by step: submit, follow, register, judge, end. Each step may be taken twice."""
+
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from functools import wraps
+from typing import Any
+
+import structlog
+
+from services.contracts.events import (
+    Content,
+    TrainingCancelled,
+    TrainingFailed,
+    TrainingStarted,
+    TrainingSucceeded,
+)
+from services.contracts.manifest import ModelManifest
+from services.contracts.projects import ProjectDocument
+from services.retrain_trigger import pool
+from services.retrain_trigger.backends import Backend, BadOutcome, ModelSource, Work
+from services.retrain_trigger.gate import GateSettings, judge
+from services.retrain_trigger.heads import HeadParams
+from services.retrain_trigger.labels import Labels
+from services.retrain_trigger.registry import Registry, Superseded, new_record
+from services.retrain_trigger.runs import Runs, ended, flight_key, moved, no_flight, run_key
+from services.retrain_trigger.settings import RetrainTriggerSettings
+from services.runtime.ports import Put
+from services.runtime.service import Service, transact
+from services.runtime.unit import Unit
+from services.runtime.workflow import Activity, ActivityFailed, Step
+
+log = structlog.get_logger()
+
+NAME = "retrain"
+
+Order = dict[str, Any]
+"""What a step is told: the run's id, and for the last one how the run ended. Everything else is in the records."""
+
+
+def retrain(order: Order) -> Generator[Step, Any, str]:
+    """The workflow of one run; returns the state that it ended in."""
+    outcome: dict[str, Any] = {"state": "FAILED"}
+    try:
+        yield Activity("submit", order)
+        job = yield Activity("follow", order)
+        while job["state"] == "running":
+            job = yield Activity("follow", order)
+        if job["state"] == "succeeded":
+            job = yield Activity("register", order)
+        if job["state"] == "registered":
+            yield Activity("judge", order)
+        ends = {"registered": "SUCCEEDED", "cancelled": "CANCELLED"}
+        outcome = {"state": ends.get(job["state"], "FAILED"), "error": job.get("error")}
+    except ActivityFailed as error:
+        outcome = {"state": "FAILED", "error": str(error)}
+    yield Activity("end", {**order, **outcome})
+    return outcome["state"]
+
+
+def beat_key(run: str) -> str:
+    return f"run:beat:{run}"
+
+
+class RunGone(Exception):
+    """The run, or its project, does not exist any more."""
+
+
+class Pipeline:
+    """The activities of the workflow."""
+
+    def __init__(
+        self,
+        service: Service,
+        settings: RetrainTriggerSettings,
+        labels: Labels,
+        registry: Registry,
+        runs: Runs,
+        backend: Backend,
+    ) -> None:
+        self.service = service
+        self._settings = settings
+        self._labels = labels
+        self._registry = registry
+        self._runs = runs
+        self.backend = backend
+
+    @property
+    def activities(self) -> Mapping[str, Callable[[Order], Awaitable[Any]]]:
+        steps = (self.submit, self.follow, self.register, self.judge, self.end)
+        return {step.__name__: self._alive(step) for step in steps}
+
+    async def submit(self, order: Order) -> None:
+        """Hand the job to the backend."""
+        run = await self._run(order)
+        if ended(run) or run["cancel"]:
+            return
+        run = await self._pin_pool(run)
+        job_id = await self.backend.submit(await self._work(run))
+        await self._move(run, "SUBMITTED", backend=self.backend.name, job_id=job_id)
+
+    async def follow(self, order: Order) -> dict[str, Any]:
+        """Wait a while for the job's end; a job that the backend has lost is handed over again."""
+        run = await self._run(order)
+        if run["cancel"]:
+            await self.backend.cancel(run["job_id"] or run["run_id"])
+            return {"state": "cancelled"}
+        if run["state"] == "SUBMITTED":
+            now = self.service.clock.now().isoformat()
+            started = TrainingStarted(project=run["project"], run_id=run["run_id"], backend_job_id=run["job_id"])
+            await self._move(run, "RUNNING", started, started_at=now)
+        job = await self.backend.poll(run["job_id"], self._settings.follow_seconds)
+        if job.state == "lost":
+            await self.backend.submit(await self._work(run))
+            return {"state": "running"}
+        return {"state": job.state, "error": job.error}
+
+    async def register(self, order: Order) -> dict[str, Any]:
+        """Take the model over from the backend, as a candidate."""
+        run = await self._run(order)
+        if run["cancel"]:
+            return {"state": "cancelled"}
+        if run["model_version"]:
+            return {"state": "registered"}
+        try:
+            outcome = await self.backend.outcome(run["job_id"])
+            metrics = outcome.result.get("metrics")
+            snapshot = await self._runs.snapshot(run["project"], run["snapshot"]["id"])
+            if outcome.result.get("evaluation_sha256") != snapshot["evaluation_sha256"]:
+                raise BadOutcome("the model was judged on another evaluation set than the snapshot's")
+        except BadOutcome as error:
+            return {"state": "failed", "error": str(error)}
+        version, artefact, manifest = await self._registry.package(
+            run["project"], run["run_id"], outcome.model, outcome.manifest
+        )
+        lineage = {"run": run["run_id"], "snapshot": run["snapshot"]["id"], "base": run["base_model"]}
+        now = self.service.clock.now().isoformat()
+        record = new_record(run["project"], version, artefact, manifest, at=now, lineage=lineage)
+        record |= {"metrics": metrics and metrics["candidate"], "evaluation_sha256": snapshot["evaluation_sha256"]}
+
+        async def work(unit: Unit) -> None:
+            await self._registry.register(unit, record)
+
+        await transact(self.service, work)
+        changes = {"model_version": version, "metrics": metrics, "seconds": outcome.result.get("seconds")}
+        await self._move(run, "RUNNING", _succeeded(run, artefact, metrics), **changes)
+        return {"state": "registered"}
+
+    async def judge(self, order: Order) -> None:
+        """Let the gate decide, and promote or reject the candidate."""
+        run = await self._run(order)
+        if run["gate"]:
+            return
+        document = await self._document(run)
+        settings = GateSettings(**document.gate.model_dump())
+        verdict = judge(run["metrics"], settings)
+        gate = {"promote": verdict.promote, "reasons": list(verdict.reasons), **verdict.numbers}
+        if verdict.promote:
+            try:
+                await self._registry.promote(run["model_version"], gate, run["base_model"])
+            except Superseded as error:
+                gate |= {"promote": False, "reasons": [f"superseded: {error}"]}
+        if not gate["promote"]:
+            await self._registry.reject(run["model_version"], gate)
+        log.info("judged", run=run["run_id"], version=run["model_version"], **gate)
+        await self._move(run, "RUNNING", gate=gate, promoted=gate["promote"])
+
+    async def end(self, order: Order) -> None:
+        """Close the run, and let the next one start."""
+        run = await self._run(order)
+        if order["state"] == "SUCCEEDED":
+            manifest = await self._runs.manifest(run["snapshot"]["uri"])
+            await self._labels.mark(run["project"], manifest, run["snapshot"]["id"])
+        now = self.service.clock.now().isoformat()
+
+        async def work(unit: Unit) -> None:
+            await unit.get_many([run_key(run["run_id"]), flight_key(run["project"])])
+            record = await unit.get(run_key(run["run_id"])) or run
+            if not ended(record):
+                record = moved(record, order["state"], ended_at=now, error=order.get("error"))
+                unit.put(run_key(run["run_id"]), record, guard=True)
+                if event := _last_words(record):
+                    unit.emit(event, guard=run_key(run["run_id"]))
+            flight = await unit.get(flight_key(run["project"])) or no_flight()
+            if flight["run_id"] == run["run_id"]:
+                unit.put(flight_key(run["project"]), _landed(flight, record), guard=True)
+
+        await transact(self.service, work)
+
+    async def _run(self, order: Order) -> dict[str, Any]:
+        run = await self._runs.get(order["run_id"])
+        if run is None:
+            raise RunGone(f"there is no run {order['run_id']}")
+        return run
+
+    async def _document(self, run: Mapping[str, Any]) -> ProjectDocument:
+        document = await self.service.projects.get(run["project"])
+        if document is None:
+            raise RunGone(f"project {run['project']} was deleted")
+        return document
+
+    async def _pin_pool(self, run: dict[str, Any]) -> dict[str, Any]:
+        """Decide once which unlabelled samples the run may see."""
+        params = HeadParams.model_validate(run["params"]["training"])
+        if run["pool"] or params.head != "spread" or not params.most_unlabelled:
+            return run
+        manifest = await self._runs.manifest(run["snapshot"]["uri"])
+        found = await pool.listed(
+            self.service.peers, run["project"], manifest.rows.keys() | self._labels.judging(run["project"]),
+            params.most_unlabelled, self._settings.pool_patience,
+        )  # fmt: skip
+        pinned = await pool.pin(self.service.blobs, run["project"], found)
+        return await self._move(run, run["state"], pool=pinned)
+
+    async def _work(self, run: Mapping[str, Any]) -> Work:
+        document = await self._document(run)
+        champion = await self._registry.record(run["base_model"]) if run["base_model"] else None
+        unlabelled = await pool.pinned(self.service.blobs, run["pool"]["uri"]) if run["pool"] else ()
+        return Work(
+            run_id=run["run_id"],
+            project=run["project"],
+            task=document.task,
+            snapshot=await self._runs.manifest(run["snapshot"]["uri"]),
+            extractor=await self._source(document.extractor.artefact, document.extractor.manifest),
+            champion=await self._champion(champion) if champion else None,
+            unlabelled=unlabelled,
+            params=run["params"]["training"],
+        )
+
+    async def _champion(self, record: Mapping[str, Any]) -> ModelSource:
+        artefact, manifest = (Content.model_validate(record[part]) for part in ("artefact", "manifest"))
+        return await self._source(artefact, manifest, record["version"])
+
+    async def _source(self, artefact: Content, manifest: Content, version: str | None = None) -> ModelSource:
+        described = ModelManifest.model_validate_json(await self.service.blobs.get(manifest.uri))
+        return ModelSource(artefact.uri, described, version)
+
+    async def _move(self, run: Mapping[str, Any], state: str, *events: Any, **changes: Any) -> dict[str, Any]:
+        """Write the run's record further on; what another has written meanwhile stays."""
+
+        async def work(unit: Unit) -> dict[str, Any]:
+            before = await unit.get(run_key(run["run_id"])) or dict(run)
+            after = moved(before, state, **changes)
+            if after != before:
+                unit.put(run_key(run["run_id"]), after, guard=True)
+                for event in events:
+                    unit.emit(event)
+            return after
+
+        return await transact(self.service, work)
+
+    def _alive(self, step: Callable[[Order], Awaitable[Any]]) -> Callable[[Order], Awaitable[Any]]:
+        """`step`, with a sign of life before it."""
+
+        @wraps(step)
+        async def alive(order: Order) -> Any:
+            beat = {"at": self.service.clock.now().isoformat(), "step": step.__name__, "slot": self.service.outbox.slot}
+            await self.service.state.commit([Put(beat_key(order["run_id"]), beat, ttl=86_400)])
+            return await step(order)
+
+        return alive
+
+
+def _landed(flight: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
+    succeeded = run["state"] == "SUCCEEDED"
+    return {
+        **flight,
+        "run_id": None,
+        "last": run["run_id"],
+        "ended_at": run["ended_at"],
+        "failed": not succeeded,
+        "snapshot": run["snapshot"]["id"] if succeeded else flight.get("snapshot"),
+    }
+
+
+def _succeeded(run: Mapping[str, Any], artefact: Content, metrics: Mapping[str, Any] | None) -> TrainingSucceeded:
+    accuracy = {"accuracy": metrics["candidate"]["accuracy"]} if metrics else {}
+    return TrainingSucceeded(
+        project=run["project"],
+        run_id=run["run_id"],
+        backend_job_id=run["job_id"],
+        metrics=accuracy,
+        artefact=artefact,
+    )
+
+
+def _last_words(run: Mapping[str, Any]) -> TrainingFailed | TrainingCancelled | None:
+    """What is said of a run that did not succeed; of one that did, its model has been announced."""
+    kinds = {"FAILED": TrainingFailed, "CANCELLED": TrainingCancelled}
+    if run["state"] not in kinds:
+        return None
+    kind = kinds[run["state"]]
+    return kind(project=run["project"], run_id=run["run_id"], backend_job_id=run["job_id"] or "", error=run["error"])

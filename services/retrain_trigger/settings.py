@@ -1,0 +1,23 @@
+"""What retrain-trigger reads from its environment."""
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class RetrainTriggerSettings(BaseSettings):
+    """The pace of runs, and the local backend's limits."""
+
+    model_config = SettingsConfigDict(env_prefix="HALFSURE_RETRAIN_TRIGGER_", frozen=True)
+
+    check_seconds: float = Field(default=0.25, gt=0, description="between two looks at the retrain rule")
+    tend_seconds: float = Field(default=2.0, gt=0, description="between two looks at runs that may need a push")
+    refresh_seconds: float = Field(default=15.0, gt=0, description="between two full reads of the labels")
+    follow_seconds: float = Field(default=20.0, gt=0, le=60, description="how long one step waits for the backend")
+    stuck_seconds: float = Field(default=120.0, gt=0, description="without a sign of life, a run is begun anew")
+    pause_after_failure: float = Field(default=30.0, ge=0, description="seconds until a failed run may be followed")
+    training_timeout: float = Field(default=1800.0, gt=0, description="seconds that one training may take")
+    attempts: int = Field(default=3, ge=1, description="times that a training that crashes is started")
+    niceness: int = Field(default=5, ge=0, le=19, description="of the training process")
+    keep_warm: bool = Field(default=True, description="keep a training process at hand between runs (about 200 MB)")
+    pool_patience: float = Field(default=10.0, ge=0, description="seconds to wait for ingest's list of samples")
+    runs_kept: int = Field(default=5, ge=1, description="run folders kept on disk")

@@ -1,0 +1,132 @@
+"""The retrain rule: whether a model is to be trained now, why, and what is missing if not. Pure."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from services.contracts.events import TrainingReason
+from services.contracts.projects import TriggerRule
+
+LEAST_CLASSES = 2
+"""Classes that a classifier needs examples of, whatever the rule says."""
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What has happened to a project's labels: `new` and `retracted` since the last snapshot, the rest in all."""
+
+    new: int = 0
+    retracted: int = 0
+    per_class: Mapping[str, int] = field(default_factory=dict)  # labels to train on, every class of the schema named
+    evaluation: int = 0
+    audit_errors: int = 0
+    audit_total: int = 0  # audit labels of what the active version predicted
+    oldest_new: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Flight:
+    """The run that is active, or how and when the last one ended."""
+
+    active: str | None = None
+    ended_at: datetime | None = None
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class Decision:
+    """`reason` says what fired; `missing` says in numbers what does not let it."""
+
+    fire: bool
+    reason: TrainingReason | None
+    missing: Mapping[str, Any] = field(default_factory=dict)
+
+
+def decide(
+    rule: TriggerRule, counters: Counters, flight: Flight, now: datetime, pause_after_failure: float
+) -> Decision:
+    """The rule of the contract. A failed or cancelled run is followed by a pause of its own (seconds)."""
+    missing: dict[str, Any] = {}
+    reason = _reason(rule, counters, now)
+    if reason is None:
+        missing["labels"] = max(1, rule.n - counters.new)
+    missing |= blocked(rule, counters, flight, now, pause_after_failure)
+    return Decision(reason is not None and not missing, reason, missing)
+
+
+def blocked(
+    rule: TriggerRule, counters: Counters, flight: Flight, now: datetime, pause_after_failure: float
+) -> dict[str, Any]:
+    """What keeps any run from starting: too few of a class, another run, the cooldown."""
+    missing: dict[str, Any] = {}
+    if short := shortage(rule, counters):
+        missing["per_class"] = short
+    if flight.active:
+        missing["run_active"] = flight.active
+    until = cooldown_until(rule, flight, pause_after_failure)
+    if until is not None and now < until:
+        missing["cooldown_until"] = until.isoformat()
+    return missing
+
+
+def shortage(rule: TriggerRule, counters: Counters, *, forced: bool = False) -> dict[str, int]:
+    """class -> labels that it lacks; forced, only what no classifier can do without."""
+    least = 0 if forced else rule.min_per_class
+    short = {label: least - count for label, count in counters.per_class.items() if count < least}
+    present = sum(count > 0 for count in counters.per_class.values())
+    if present < LEAST_CLASSES and not short:
+        absent = [label for label, count in counters.per_class.items() if count == 0]
+        short = dict.fromkeys(absent, 1)
+    return short
+
+
+def cooldown_until(rule: TriggerRule, flight: Flight, pause_after_failure: float) -> datetime | None:
+    """When the next run may start, None when there has been none."""
+    if flight.ended_at is None:
+        return None
+    pause = max(rule.cooldown_seconds, pause_after_failure) if flight.failed else rule.cooldown_seconds
+    return flight.ended_at + timedelta(seconds=pause)
+
+
+def error_lower_bound(errors: int, total: int, confidence: float = 0.95) -> float:
+    """One-sided lower bound of the error rate (Clopper and Pearson 1934): 0 without errors."""
+    if errors == 0:
+        return 0.0
+    low, high = 0.0, errors / total
+    for _ in range(60):
+        middle = (low + high) / 2
+        if _at_least(errors, total, middle) < 1 - confidence:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _at_least(errors: int, total: int, rate: float) -> float:
+    """Chance of `errors` or more among `total`."""
+    if rate <= 0.0 or rate >= 1.0:
+        return float(rate >= 1.0)
+    logs = (
+        math.lgamma(total + 1)
+        - math.lgamma(k + 1)
+        - math.lgamma(total - k + 1)
+        + k * math.log(rate)
+        + (total - k) * math.log1p(-rate)
+        for k in range(errors, total + 1)
+    )
+    return min(1.0, sum(map(math.exp, logs)))
+
+
+def _reason(rule: TriggerRule, counters: Counters, now: datetime) -> TrainingReason | None:
+    if counters.new >= rule.n:
+        return "count"
+    if rule.max_age_seconds is not None and counters.oldest_new is not None and counters.new >= rule.n_min:
+        age = (now - counters.oldest_new).total_seconds()
+        if age >= rule.max_age_seconds:
+            return "schedule"
+    bound = error_lower_bound(counters.audit_errors, counters.audit_total)
+    if rule.error_rate is not None and counters.new > 0 and bound > rule.error_rate:
+        return "error_rate"
+    return None

@@ -1,0 +1,67 @@
+"""Content by claim check: a local folder, or Azure Blob Storage, as the url says."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from services.runtime.folder import FolderBlobs
+from services.runtime.ports import Blobs
+
+
+def blob_store(url: str) -> Blobs:
+    """`file:///folder`, or `https://ACCOUNT.blob.core.windows.net/CONTAINER` (identity from the environment).
+
+    Raises ValueError for any other scheme.
+    """
+    if url.startswith("file://"):
+        return FolderBlobs(Path(url.removeprefix("file://")))
+    if url.startswith(("https://", "http://")):
+        return AzureBlobs(url)
+    raise ValueError(f"HALFSURE_BLOBS must start with file:// or https://, and is {url!r}")
+
+
+class AzureBlobs:
+    """One container; names are content-addressed, so a blob that is there already is the same blob."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/")
+        self._container: Any = None
+
+    async def put(self, name: str, content: bytes) -> str:
+        from azure.core.exceptions import ResourceExistsError
+
+        blob = self._client().get_blob_client(name)
+        with contextlib.suppress(ResourceExistsError):
+            await blob.upload_blob(content, overwrite=False)
+        return f"blob:{name}"
+
+    async def get(self, uri: str) -> bytes:
+        from azure.core.exceptions import ResourceNotFoundError
+
+        try:
+            download = await self._client().get_blob_client(uri.removeprefix("blob:")).download_blob()
+            return await download.readall()
+        except ResourceNotFoundError as error:
+            raise KeyError(uri) from error
+
+    async def delete(self, uri: str) -> None:
+        from azure.core.exceptions import ResourceNotFoundError
+
+        try:
+            await self._client().get_blob_client(uri.removeprefix("blob:")).delete_blob()
+        except ResourceNotFoundError:
+            return
+
+    def _client(self) -> Any:
+        if self._container is None:
+            from azure.identity.aio import DefaultAzureCredential
+            from azure.storage.blob.aio import ContainerClient
+
+            # A shared access signature in the url is a credential already.
+            credential = None if "?" in self._url else DefaultAzureCredential()
+            self._container = ContainerClient.from_container_url(self._url, credential=credential)
+        return self._container
+
+    async def close(self) -> None:
+        if self._container is not None:
+            await self._container.close()

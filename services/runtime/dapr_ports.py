@@ -1,0 +1,187 @@
+"""The ports over Dapr: state and bulk publish by gRPC to the sidecar, peers by service invocation."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import httpx2
+import orjson
+from dapr.aio.clients import DaprClient
+from dapr.clients.health import DaprHealth
+from dapr.conf import settings as dapr_settings
+from dapr.proto import api_v1, common_v1
+from dapr.proto.runtime.v1.dapr_pb2_grpc import DaprStub
+from grpc import StatusCode
+from grpc.aio import AioRpcError
+
+from services.contracts.envelope import CONTENT_TYPE
+from services.runtime.blobs import AzureBlobs, blob_store
+from services.runtime.errors import Conflict, Unavailable
+from services.runtime.memory import SystemClock
+from services.runtime.ports import CREATE, Entry, Op, Outgoing, Ports, Put
+from services.runtime.settings import RuntimeSettings
+from services.runtime.workflow import DaprWorkflows
+
+MAX_MESSAGE = 64 << 20  # bytes; the sidecar is started with the same limit
+BULK_EVENTS = 500
+BULK_BYTES = 2 << 20  # under daprd's default body limit of 4 MiB
+
+# What the stores say of a stale etag: gRPC ABORTED, or for transactions an INTERNAL with these words.
+STALE_WORDS = ("etag", "failed to set key", "possible conflict", "duplicate key", "already exists")
+
+
+async def connect() -> DaprClient:
+    """A client of this service's sidecar, once it can reach its components (60 s at most)."""
+    await asyncio.to_thread(DaprHealth.wait_for_sidecar)
+    return DaprClient(max_grpc_message_length=MAX_MESSAGE)
+
+
+class DaprState:
+    """State through the sidecar: bulk reads and transactions."""
+
+    def __init__(self, client: DaprClient, store: str) -> None:
+        self._client = client
+        # The SDK's transaction has no write options, which create-only needs, and its wrappers around each key and
+        # event cost more than the rest of a call: so its own stub is used here.
+        self._stub: DaprStub = client._stub
+        self._store = store
+        self._redis: bool | None = None
+
+    async def get(self, keys: Sequence[str]) -> dict[str, Entry]:
+        if not keys:
+            return {}
+        request = api_v1.GetBulkStateRequest(store_name=self._store, keys=keys, parallelism=16)
+        try:
+            answer = await self._stub.GetBulkState(request)
+        except AioRpcError as error:
+            raise Unavailable(f"state store: {error.details()}") from error
+        failed = [item for item in answer.items if item.error]
+        if failed:
+            raise Unavailable(f"state store: {failed[0].error}")
+        return {item.key: Entry(orjson.loads(item.data), item.etag) for item in answer.items if item.data}
+
+    async def commit(self, ops: Sequence[Op]) -> None:
+        if not ops:
+            return
+        request = api_v1.ExecuteStateTransactionRequest(storeName=self._store)
+        redis = await self._is_redis()
+        for op in ops:
+            _add(request, op, redis)
+        try:
+            await self._stub.ExecuteStateTransaction(request)
+        except AioRpcError as error:
+            details = (error.details() or "").lower()
+            if error.code() == StatusCode.ABORTED or any(words in details for words in STALE_WORDS):
+                raise Conflict([op.key for op in ops if isinstance(op, Put) and op.etag]) from error
+            raise Unavailable(f"state store: {error.details()}") from error
+
+    async def _is_redis(self) -> bool:
+        if self._redis is None:
+            metadata = await self._client.get_metadata()
+            kinds = {item.name: item.type for item in metadata.registered_components}
+            self._redis = kinds.get(self._store) == "state.redis"
+        return self._redis
+
+
+def _add(request: Any, op: Op, redis: bool) -> None:
+    # Filled in place: messages that are made first and then passed on are copied.
+    if not isinstance(op, Put):
+        request.operations.add(operationType="delete").request.key = op.key
+        return
+    item = request.operations.add(operationType="upsert").request
+    item.key, item.value = op.key, orjson.dumps(op.value)
+    if op.ttl:
+        item.metadata["ttlInSeconds"] = str(op.ttl)
+    if op.etag == CREATE and redis:
+        # In a transaction Redis honours first-write only against an etag, and lets any through for a new key.
+        item.etag.value = "-1"
+    elif op.etag:
+        if op.etag != CREATE:
+            item.etag.value = op.etag
+        item.options.concurrency = common_v1.StateOptions.CONCURRENCY_FIRST_WRITE
+
+
+class DaprPublisher:
+    """Whole envelopes, published in bulk."""
+
+    def __init__(self, client: DaprClient, pubsub: str) -> None:
+        self._stub: DaprStub = client._stub
+        self._pubsub = pubsub
+
+    async def publish(self, events: Sequence[Outgoing]) -> list[Outgoing]:
+        failed: list[Outgoing] = []
+        by_topic: dict[str, list[Outgoing]] = {}
+        for event in events:
+            by_topic.setdefault(event.topic, []).append(event)
+        for topic, outgoing in by_topic.items():
+            for chunk in _chunks(outgoing):
+                failed += await self._bulk(topic, chunk)
+        return failed
+
+    async def _bulk(self, topic: str, chunk: Sequence[Outgoing]) -> list[Outgoing]:
+        request = api_v1.BulkPublishRequest(pubsub_name=self._pubsub, topic=topic)
+        for at, event in enumerate(chunk):
+            request.entries.add(entry_id=str(at), event=event.envelope, content_type=CONTENT_TYPE)
+        try:
+            answer = await self._stub.BulkPublishEvent(request)
+        except AioRpcError as error:
+            raise Unavailable(f"broker: {error.details()}") from error
+        return [chunk[int(entry.entry_id)] for entry in answer.failedEntries]
+
+
+def _chunks(outgoing: Sequence[Outgoing]) -> list[list[Outgoing]]:
+    chunks: list[list[Outgoing]] = [[]]
+    size = 0
+    for event in outgoing:
+        if chunks[-1] and (len(chunks[-1]) >= BULK_EVENTS or size + len(event.envelope) > BULK_BYTES):
+            chunks.append([])
+            size = 0
+        chunks[-1].append(event)
+        size += len(event.envelope)
+    return chunks
+
+
+class DaprPeers:
+    """GET of the other services through the sidecar's service invocation."""
+
+    def __init__(self) -> None:
+        headers = {"dapr-api-token": dapr_settings.DAPR_API_TOKEN} if dapr_settings.DAPR_API_TOKEN else {}
+        endpoint = dapr_settings.DAPR_HTTP_ENDPOINT or f"http://127.0.0.1:{dapr_settings.DAPR_HTTP_PORT}"
+        self._http = httpx2.AsyncClient(base_url=f"{endpoint}/v1.0/invoke", headers=headers, timeout=10)
+
+    async def get(self, app_id: str, path: str, params: Mapping[str, str]) -> Any:
+        try:
+            answer = await self._http.get(f"/{app_id}/method/{path.lstrip('/')}", params=dict(params))
+        except httpx2.HTTPError as error:
+            raise Unavailable(f"{app_id}: {error}") from error
+        if answer.status_code in (404, 410):
+            raise KeyError(path)
+        if answer.status_code >= 400:
+            raise Unavailable(f"{app_id} answered {answer.status_code} to GET {path}")
+        return answer.json()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+
+async def connect_dapr(settings: RuntimeSettings) -> tuple[Ports, Callable[[], Awaitable[None]]]:
+    """The real ports of a service, and how to let go of them."""
+    client = await connect()
+    blobs = blob_store(settings.blobs)
+    peers = DaprPeers()
+    ports = Ports(
+        state=DaprState(client, settings.statestore),
+        publisher=DaprPublisher(client, settings.pubsub),
+        blobs=blobs,
+        clock=SystemClock(),
+        peers=peers,
+        workflows=DaprWorkflows(),
+    )
+
+    async def close() -> None:
+        await peers.close()
+        await client.close()
+        if isinstance(blobs, AzureBlobs):
+            await blobs.close()
+
+    return ports, close

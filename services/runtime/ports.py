@@ -1,0 +1,110 @@
+"""What a service needs of the world: each port has a Dapr (or real) adapter and one in memory."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from services.runtime.workflow import Workflows
+
+CREATE = "create"  # as an etag: the key must not exist yet
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A stored value and the etag that names this version of it."""
+
+    value: Any
+    etag: str
+
+
+@dataclass(frozen=True)
+class Put:
+    """Write `value` (anything JSON can hold). With an etag, only over that version; CREATE: only if new."""
+
+    key: str
+    value: Any
+    etag: str | None = None
+    ttl: int | None = None  # seconds
+
+
+@dataclass(frozen=True)
+class Delete:
+    """Remove a key; it need not exist."""
+
+    key: str
+
+
+Op = Put | Delete
+
+
+class State(Protocol):
+    """A key-value store of this service's own."""
+
+    async def get(self, keys: Sequence[str]) -> dict[str, Entry]:
+        """The entries that exist, in one round trip for all keys."""
+        ...
+
+    async def commit(self, ops: Sequence[Op]) -> None:
+        """Apply all operations as one transaction, which a crash cannot split.
+
+        Raises Conflict when an etag is stale. That write is then not applied; whether the others are is up
+        to the store (Redis applies them, PostgreSQL does not), so callers look: see `unit.Unit`.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """An envelope, ready for the wire, and where it goes."""
+
+    topic: str
+    envelope: bytes
+
+
+class Publisher(Protocol):
+    """The way out to the broker."""
+
+    async def publish(self, events: Sequence[Outgoing]) -> list[Outgoing]:
+        """Publish in bulk; returns those that were not accepted. Raises Unavailable if none could be tried."""
+        ...
+
+
+class Blobs(Protocol):
+    """Content by name: written once, never changed."""
+
+    async def put(self, name: str, content: bytes) -> str:
+        """Store `content` under `name` (again is harmless) and return its uri."""
+        ...
+
+    async def get(self, uri: str) -> bytes:
+        """Raises KeyError if there is none."""
+        ...
+
+    async def delete(self, uri: str) -> None: ...
+
+
+class Clock(Protocol):
+    """The time, so that tests can hold it still."""
+
+    def now(self) -> datetime: ...
+
+
+class Peers(Protocol):
+    """Read-only REST of the other services, through the sidecar."""
+
+    async def get(self, app_id: str, path: str, params: Mapping[str, str]) -> Any:
+        """The JSON answer. Raises KeyError on 404 and 410, Unavailable when the service does not answer."""
+        ...
+
+
+@dataclass
+class Ports:
+    """All the ports of one service."""
+
+    state: State
+    publisher: Publisher
+    blobs: Blobs
+    clock: Clock
+    peers: Peers
+    workflows: Workflows | None = None

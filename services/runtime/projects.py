@@ -1,0 +1,106 @@
+"""The projects this service knows: its own copy of what retrain-trigger publishes."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from services.contracts.envelope import Message
+from services.contracts.events import ProjectUpdated
+from services.contracts.problem import not_found
+from services.contracts.projects import ProjectDocument
+from services.runtime.errors import Drop, Retry
+from services.runtime.unit import Unit
+
+if TYPE_CHECKING:
+    from services.runtime.service import Service
+
+INDEX = "projects"
+OWNER = "retrain-trigger"
+
+
+class UnknownProject(Drop):
+    """There is no such project."""
+
+
+class Projects:
+    """Copies by revision, kept in this service's own store and in memory."""
+
+    def __init__(self, service: "Service") -> None:
+        self._service = service
+        self._known: dict[str, ProjectDocument] = {}
+
+    async def load(self) -> None:
+        """Bring the memory up to date with the store: at start, and where another replica may have heard the news."""
+        index = (await self._service.state.get([INDEX])).get(INDEX)
+        names = index.value["names"] if index else []
+        await self._look_up(names)
+
+    async def update(self, batch: Sequence[Message[ProjectUpdated]], unit: Unit) -> None:
+        """Handler of ProjectUpdated: a lower revision than the one known is ignored."""
+        index = await unit.get(INDEX) or {"names": []}
+        names = list(index["names"])
+        for message in batch:
+            event = message.event
+            known = await unit.get(f"project:{event.project}")
+            if known and known["revision"] >= event.revision:
+                continue
+            row = {"revision": event.revision, "deleted": event.deleted, "document": dict(event.document)}
+            unit.put(f"project:{event.project}", row, guard=True)
+            if event.project not in names:
+                names.append(event.project)
+            self._remember(event)
+        if names != index["names"]:
+            unit.put(INDEX, {"names": names}, guard=True)
+
+    def _remember(self, event: ProjectUpdated) -> None:
+        if event.deleted:
+            self._known.pop(event.project, None)
+            return
+        try:
+            self._known[event.project] = ProjectDocument.model_validate(event.document)
+        except ValidationError as error:
+            raise Drop(f"the document of project {event.project!r} does not fit: {error}") from error
+
+    def all(self) -> list[ProjectDocument]:
+        return list(self._known.values())
+
+    async def get(self, name: str) -> ProjectDocument | None:
+        """The project, asked of its owner when this service has not heard of it yet."""
+        if name not in self._known:
+            await self._look_up([name])
+        if name not in self._known and self._service.app_id != OWNER:
+            await self._ask(name)
+        return self._known.get(name)
+
+    async def need(self, name: str) -> ProjectDocument:
+        """For routes: a 404 problem if there is none."""
+        if document := await self.get(name):
+            return document
+        raise not_found("project", name)
+
+    async def of_event(self, event: Any) -> ProjectDocument:
+        """For handlers: drops an event of a project that nobody knows."""
+        if document := await self.get(event.project):
+            return document
+        raise UnknownProject(f"There is no project {event.project!r}.")
+
+    async def _look_up(self, names: Sequence[str]) -> None:
+        """Take over what this service's own store has, whichever replica wrote it."""
+        keys = {f"project:{name}": name for name in names}
+        for key, row in (await self._service.state.get(list(keys))).items():
+            if row.value["deleted"]:
+                self._known.pop(keys[key], None)
+            else:
+                self._known[keys[key]] = ProjectDocument.model_validate(row.value["document"])
+
+    async def of_batch(self, batch: Sequence[Message[Any]]) -> dict[str, ProjectDocument]:
+        """For handlers: the projects of a batch by name; drops an event of one that nobody knows."""
+        return {name: await self.of_event(event) for name, event in {m.event.project: m.event for m in batch}.items()}
+
+    async def _ask(self, name: str) -> None:
+        try:
+            answer = await self._service.peers.get(OWNER, f"v1/projects/{name}", {})
+        except (KeyError, Retry):
+            return
+        self._known[name] = ProjectDocument.model_validate(answer)

@@ -1,0 +1,268 @@
+"""A service: event handlers and REST routes around one state store, one outbox and one clock."""
+
+import asyncio
+import contextlib
+import hmac
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+from weakref import WeakValueDictionary
+
+import orjson
+import structlog
+from fastapi import FastAPI, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from services.contracts.envelope import wrap
+from services.contracts.events import Event
+from services.runtime import delivery, http, telemetry
+from services.runtime.access import Tokens, needs
+from services.runtime.deadletters import DeadLetters
+from services.runtime.errors import Conflict, Retry
+from services.runtime.inbox import Handler, Inbox, Subscription
+from services.runtime.outbox import Outbox
+from services.runtime.ports import Blobs, Clock, Peers, Ports, State
+from services.runtime.projects import Projects
+from services.runtime.settings import RuntimeSettings
+from services.runtime.unit import Unit
+from services.runtime.workflow import Workflows
+
+log = structlog.get_logger()
+
+VERSION = "0.1.0"
+Connect = Callable[[RuntimeSettings], Awaitable[tuple[Ports, Callable[[], Awaitable[None]]]]]
+
+
+class Service:
+    """One app: `on` ties handlers to events, `api` holds the routes, `run` the background work.
+
+    The ports are bound when the app starts, never at import.
+    """
+
+    def __init__(self, app_id: str, settings: RuntimeSettings, connect: Connect) -> None:
+        self.app_id = app_id
+        self.settings = settings
+        self._connect = connect
+        self._ports: Ports | None = None
+        self._outbox: Outbox | None = None
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._says: set[type[Event]] = set()
+        self._loops: list[tuple[float, Callable[[], Awaitable[None]]]] = []
+        self._starts: list[Callable[[], Awaitable[None]]] = []
+        self._stops: list[Callable[[], Awaitable[None]]] = []
+        self._checks: dict[str, Callable[[], str | None]] = {}
+        self.inbox = Inbox(self.unit, lambda: self.deadletters, self._turn)
+        self.projects = Projects(self)
+        self.api = FastAPI(
+            title=f"halfsure {app_id}",
+            version=VERSION,
+            lifespan=self._lifespan,
+            openapi_url=None,
+            docs_url=None,
+        )
+        self.api.state.service = self
+        self.api.state.tokens = Tokens(settings.tokens)
+        http.install(self.api, settings.max_body)
+        _common_routes(self)
+
+    # What handlers and routes work with.
+
+    @property
+    def state(self) -> State:
+        return self._bound.state
+
+    @property
+    def blobs(self) -> Blobs:
+        return self._bound.blobs
+
+    @property
+    def clock(self) -> Clock:
+        return self._bound.clock
+
+    @property
+    def peers(self) -> Peers:
+        return self._bound.peers
+
+    @property
+    def workflows(self) -> Workflows:
+        if self._bound.workflows is None:
+            raise RuntimeError(f"{self.app_id} has no workflow engine")
+        return self._bound.workflows
+
+    @property
+    def outbox(self) -> Outbox:
+        if self._outbox is None:
+            raise RuntimeError(f"{self.app_id} has not started")
+        return self._outbox
+
+    @property
+    def deadletters(self) -> DeadLetters:
+        return DeadLetters(self.state, self.clock)
+
+    async def unit(self) -> Unit:
+        """A new unit of work."""
+        await self.outbox.ready()
+        return Unit(self.state, self.outbox)
+
+    def lock(self, name: str) -> asyncio.Lock:
+        """One lock a name in this process: it saves conflicts, the etags prevent what it cannot."""
+        return self._locks.setdefault(name, asyncio.Lock())
+
+    # How a service is put together.
+
+    def on(
+        self, *events: type[Event], emits: Sequence[type[Event]] = (), serial: str | None = None
+    ) -> Callable[[Handler], Handler]:
+        """Handle batches of these events; `emits` says what may follow from them.
+
+        Handlers with the same `serial` take turns, commit included, and so do holders of `lock(serial)`.
+        """
+
+        def register(handler: Handler) -> Handler:
+            for event in events:
+                self.inbox.subscriptions[event] = Subscription(event, handler, tuple(emits), serial)
+            return handler
+
+        return register
+
+    def says(self, *events: type[Event]) -> None:
+        """Declare what routes and background work may emit, beside what handlers do."""
+        self._says.update(events)
+
+    @property
+    def said(self) -> set[type[Event]]:
+        """Every event type that this service may emit."""
+        handled = {event for sub in self.inbox.subscriptions.values() for event in sub.emits}
+        return handled | self._says
+
+    def every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        """Run `work` again and again while the service runs; a failure is logged and tried again."""
+        self._loops.append((seconds, work))
+
+    def on_start(self, work: Callable[[], Awaitable[None]]) -> None:
+        self._starts.append(work)
+
+    def on_stop(self, work: Callable[[], Awaitable[None]]) -> None:
+        self._stops.append(work)
+
+    def check(self, name: str, reason: Callable[[], str | None]) -> None:
+        """Readiness: `reason` says why the service is not ready, or None."""
+        self._checks[name] = reason
+
+    def from_sidecar(self, request: Request) -> bool:
+        """Whether the request carries the token that only this service's sidecar has."""
+        expected = self.settings.sidecar_token
+        given = request.headers.get("dapr-api-token", "")
+        return bool(expected) and hmac.compare_digest(given.encode(), str(expected).encode())
+
+    def unready(self) -> dict[str, str]:
+        """Why this service is not ready, by check."""
+        if self._ports is None:
+            return {"start": "still starting"}
+        return {name: reason for name, check in self._checks.items() if (reason := check())}
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        self._ports, close = await self._connect(self.settings)
+        self._outbox = Outbox(self.state, self._ports.publisher, self.clock, self._wrap, self.settings.replica)
+        await _patiently(self._outbox.start)
+        for start in self._starts:
+            await _patiently(start)
+        loops = [asyncio.create_task(_forever(seconds, work)) for seconds, work in self._loops]
+        log.info("started", port=self.settings.app_port)
+        try:
+            yield
+        finally:
+            for loop in loops:
+                loop.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+            for stop in reversed(self._stops):
+                await stop()
+            await self._outbox.stop()
+            await close()
+            self._ports = None
+
+    def _turn(self, serial: str | None) -> contextlib.AbstractAsyncContextManager[Any]:
+        return self.lock(serial) if serial else contextlib.nullcontext()
+
+    def _wrap(self, event: Event, **parts: Any) -> bytes:
+        return wrap(event, siteid=self.settings.siteid, service=self.app_id, **parts)
+
+    @property
+    def _bound(self) -> Ports:
+        if self._ports is None:
+            raise RuntimeError(f"{self.app_id} has not started")
+        return self._ports
+
+
+async def _patiently(start: Callable[[], Awaitable[None]]) -> None:
+    """The store may need a moment after its sidecar says that it is up."""
+    for attempt in range(30):
+        try:
+            return await start()
+        except Retry as error:
+            log.warning("waiting to start", reason=str(error), attempt=attempt)
+            await asyncio.sleep(min(0.1 * 2**attempt, 2.0))
+    await start()
+
+
+async def _forever(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await work()
+        except Retry as error:
+            log.warning("will try again", work=work.__qualname__, reason=str(error))
+        except Exception as error:
+            log.error("background work failed", work=work.__qualname__, exc_info=error)
+
+
+def _common_routes(service: Service) -> None:
+    api = service.api
+
+    @api.get("/healthz", include_in_schema=False)
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @api.get("/readyz", include_in_schema=False)
+    async def readyz() -> Response:
+        reasons = service.unready()
+        body = orjson.dumps({"ready": not reasons, "reasons": reasons})
+        return Response(body, 503 if reasons else 200, media_type="application/json")
+
+    @api.get("/metrics", dependencies=[needs("viewer")])
+    async def metrics() -> Response:
+        telemetry.WAITING.set(service.outbox.waiting)
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    @api.get("/v1/openapi.json", dependencies=[needs("viewer")])
+    async def openapi() -> dict[str, Any]:
+        return api.openapi()
+
+    @api.get("/v1/info", dependencies=[needs("viewer")])
+    async def info() -> dict[str, Any]:
+        return {
+            "service": service.app_id,
+            "version": VERSION,
+            "site": service.settings.siteid,
+            "ready": not service.unready(),
+            "events": {
+                sub.event.type: sorted(event.type for event in sub.emits)
+                for sub in service.inbox.subscriptions.values()
+            },
+        }
+
+    delivery.routes(service)
+
+
+async def transact(service: Service, work: Callable[[Unit], Awaitable[Any]], tries: int = 8) -> Any:
+    """Run `work` in a unit and commit it; on a conflict once more, on fresh reads."""
+    for attempt in range(tries):
+        unit = await service.unit()
+        try:
+            answer = await work(unit)
+            await unit.commit_all()
+            return answer
+        except Conflict:
+            if attempt == tries - 1:
+                raise
+            await asyncio.sleep(0.005 * 2**attempt)

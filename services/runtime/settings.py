@@ -1,0 +1,25 @@
+"""What a service reads from its environment: names of components and folders, never hosts or brokers."""
+
+from pathlib import Path
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class RuntimeSettings(BaseSettings):
+    """The settings that all services share."""
+
+    model_config = SettingsConfigDict(env_prefix="HALFSURE_", frozen=True, populate_by_name=True)
+
+    app_port: int = Field(default=8080, validation_alias=AliasChoices("APP_PORT", "HALFSURE_APP_PORT"))
+    app_host: str = "127.0.0.1"
+    sidecar_token: str | None = Field(default=None, validation_alias=AliasChoices("APP_API_TOKEN", "sidecar_token"))
+    tokens: Path | None = Field(default=None, description="tokens.json: the hashes of the tokens that may call")
+    blobs: str = "file:///tmp/halfsure/blobs"
+    state_dir: Path = Path(".halfsure")
+    siteid: str = "local"
+    statestore: str = "statestore"
+    pubsub: str = "pubsub"
+    replica: int | None = Field(default=None, description="outbox slot, where whoever starts replicas numbers them")
+    max_body: int = Field(default=32 << 20, description="bytes of a request body", gt=0)
+    log_level: str = "info"

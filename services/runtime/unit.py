@@ -1,0 +1,146 @@
+"""A unit of work: what a handler read, what it writes and what it says, committed as one."""
+
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from services.contracts.envelope import Message
+from services.contracts.events import Event
+from services.runtime.errors import Conflict
+from services.runtime.outbox import STAMP, STAMPS, Outbox, Ticket
+from services.runtime.ports import CREATE, Delete, Entry, Op, Put, State
+
+
+@dataclass(frozen=True)
+class Emission:
+    """An event to publish, what caused it, and the guarded record that must have been written for it."""
+
+    event: Event
+    cause: Message[Any] | None = None
+    guard: str | None = None
+
+
+class Unit:
+    """Reads are remembered with their etags; writes and events wait for `commit`.
+
+    A *guarded* write goes through only if nobody has written the record since this unit read it (or, if it did
+    not exist, created it). Because Redis applies the rest of a transaction when one guard fails, each guarded
+    record carries the unit's stamp, and events name the guard that they depend on: whatever a crash or a
+    conflict leaves behind, an event is published exactly for the records that were written. An unguarded
+    write beside a guard must be harmless when it is left alone.
+    """
+
+    def __init__(self, state: State, outbox: Outbox) -> None:
+        self.id = uuid.uuid4().hex[:16]
+        self._state = state
+        self._outbox = outbox
+        self._read: dict[str, Entry | None] = {}
+        self._ops: dict[str, Op] = {}
+        self._guards: set[str] = set()
+        self._emissions: list[Emission] = []
+        self._callbacks: list[Callable[[], None]] = []
+
+    async def get(self, key: str) -> Any | None:
+        """The record, as this unit sees it: its own writes included."""
+        if key not in self._read and key not in self._ops:
+            await self.get_many([key])
+        return self._value(key)
+
+    async def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Those of the records that exist, in one round trip."""
+        wanted = list(dict.fromkeys(keys))
+        unknown = [key for key in wanted if key not in self._read and key not in self._ops]
+        found = await self._state.get(unknown) if unknown else {}
+        self._read.update({key: found.get(key) for key in unknown})
+        values = {key: self._value(key) for key in wanted}
+        return {key: value for key, value in values.items() if value is not None}
+
+    def put(self, key: str, value: Any, *, guard: bool = False, ttl: int | None = None) -> None:
+        """Write a record. A guarded one must have been read in this unit."""
+        etag = None
+        if guard or key in self._guards:
+            if key not in self._read:
+                raise RuntimeError(f"{key} is guarded and was not read")
+            entry = self._read[key]
+            etag = entry.etag if entry else CREATE
+            before = entry.value.get(STAMP, []) if entry else []
+            value = {**value, STAMP: [self.id, *before][:STAMPS]}
+            self._guards.add(key)
+        self._ops[key] = Put(key, value, etag, ttl)
+
+    def delete(self, key: str) -> None:
+        self._ops[key] = Delete(key)
+
+    def emit(self, event: Event, cause: Message[Any] | None = None, guard: str | None = None) -> None:
+        """Publish `event` once this unit is committed; with several guards, say which one it follows from."""
+        self._emissions.append(Emission(event, cause, guard))
+
+    def then(self, callback: Callable[[], None]) -> None:
+        """Call this once everything is written: the place to change what is only in memory."""
+        self._callbacks.append(callback)
+
+    @property
+    def guards(self) -> frozenset[str]:
+        """The keys that this unit writes only over what it has read."""
+        return frozenset(self._guards)
+
+    @property
+    def events(self) -> Sequence[Event]:
+        return [emission.event for emission in self._emissions]
+
+    async def commit(self) -> frozenset[str]:
+        """Write and publish all. Returns the guarded keys that were written.
+
+        Raises Conflict when none was; when only some were, their events go out and the caller looks at the
+        answer, which is then smaller than the set of guards it asked for.
+        """
+        if not self._ops and not self._emissions:
+            return self._done()
+        ticket = self._outbox.stage(self._tagged(), self.id)
+        ops = list(self._ops.values())
+        try:
+            await self._state.commit([*ops, ticket.op] if ticket else ops)
+        except Conflict as conflict:
+            return await self._settle(conflict, ticket)
+        except BaseException:
+            # Nobody knows whether it was applied: the record, if it is there, is looked at and published.
+            if ticket:
+                self._outbox.recheck(ticket)
+            raise
+        if ticket:
+            self._outbox.dispatch(ticket)
+        return self._done()
+
+    async def commit_all(self) -> None:
+        """Commit, and raise Conflict if only some of the guards held: the work is then done again."""
+        missed = self.guards - await self.commit()
+        if missed:
+            raise Conflict(missed)
+
+    def _done(self) -> frozenset[str]:
+        for callback in self._callbacks:
+            callback()
+        return self.guards
+
+    async def _settle(self, conflict: Conflict, ticket: Ticket | None) -> frozenset[str]:
+        stored = await self._state.get(sorted(self._guards))
+        written = frozenset(key for key, entry in stored.items() if self.id in entry.value.get(STAMP, ()))
+        if ticket:
+            await self._outbox.narrow(ticket, written)
+        if not written:
+            raise conflict
+        return written
+
+    def _tagged(self) -> list[Emission]:
+        if len(self._guards) != 1:
+            return self._emissions
+        (only,) = self._guards
+        return [Emission(e.event, e.cause, e.guard or only) for e in self._emissions]
+
+    def _value(self, key: str) -> Any | None:
+        op = self._ops.get(key)
+        if op is not None:
+            return op.value if isinstance(op, Put) else None
+        entry = self._read.get(key)
+        return entry.value if entry else None

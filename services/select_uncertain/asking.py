@@ -1,0 +1,169 @@
+"""Rounds, opened when they may be, and scores asked for when a new model serves."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from services.contracts.events import RescoreRequested
+from services.contracts.ids import digest, round_id
+from services.contracts.problem import Problem
+from services.contracts.projects import ProjectDocument, SelectionPolicy
+from services.runtime.service import Service, transact
+from services.runtime.unit import Unit
+from services.select_uncertain.candidates import TURN, Candidates, cand_key, selected
+from services.select_uncertain.policies import Policies
+from services.select_uncertain.pool import NO_MODEL, Candidate, ProjectPool
+from services.select_uncertain.rounds import Choice, budget_left, choose, remaining, why_wait
+
+log = structlog.get_logger()
+
+PART = 500  # ids in one request to score again
+RESCORE_PATIENCE = 15.0  # seconds after which what is not scored yet is asked for again
+
+
+class Asking:
+    """The background work over the pools."""
+
+    def __init__(self, service: Service, candidates: Candidates, policies: Policies) -> None:
+        self.service = service
+        self.candidates = candidates
+        self.policies = policies
+
+    async def tick(self) -> None:
+        """Open the rounds that may open, and ask again for scores that are late."""
+        for project in self.service.projects.all():
+            async with self.service.lock(TURN):
+                await self._request_scores(project.name)
+                policy = await self.policies.current(project.name)
+                if why_wait(self.candidates.pool(project.name), project, policy, self.service.clock.now()) is None:
+                    await self._open_round(project, policy)
+
+    async def open_round(
+        self, project: ProjectDocument, policy: SelectionPolicy, budget: int | None, dry_run: bool
+    ) -> dict[str, Any]:
+        """A round on demand. 409 while nothing can be chosen from, and when the policy's budget is used up."""
+        async with self.service.lock(TURN):
+            pool = self.candidates.pool(project.name)
+            if not pool.ready():
+                wait = why_wait(pool, project, policy, self.service.clock.now())
+                raise Problem(409, "no-candidates", f"There is nothing to choose from: {wait}.")
+            if (left := budget_left(pool, policy)) == 0:
+                raise Problem(409, "budget-used-up", f"The budget of {policy.budget} labels is used up.")
+            size = budget if budget is None or left is None else min(budget, left)
+            return await self._open_round(project, policy, size, dry_run)
+
+    async def _open_round(
+        self, project: ProjectDocument, policy: SelectionPolicy, budget: int | None = None, dry_run: bool = False
+    ) -> dict[str, Any]:
+        name = project.name
+        pool = self.candidates.pool(name)
+        ready = pool.ready()
+        await self.fetch_vectors(pool, [*ready, *pool.in_state("SELECTED", "LABELED")])
+        size = remaining(pool, policy) if budget is None else budget
+
+        async def write(unit: Unit) -> dict[str, Any]:
+            last = await unit.get(f"rounds:{name}") or {"number": 0}
+            number = last["number"] + 1
+            seed = int(digest(name, str(policy.seed), str(number)).encode().hex()[:12], 16)
+            choices = await asyncio.to_thread(
+                choose, ready, pool.arrays(ready), pool.asked_vectors(), policy, size, seed
+            )
+            record = _round_record(project, policy, pool, number, seed, choices, self.service.clock.now())
+            if dry_run:
+                return {**record, "dry_run": True}
+            await unit.get_many(cand_key(name, choice.candidate.sample_id) for choice in choices)
+            for choice in choices:
+                await self._select(unit, name, choice, policy, record)
+            unit.put(f"rounds:{name}", {"number": number}, guard=True)
+            unit.put(f"rnd:{name}:{record['id']}", record)
+            return record
+
+        record = await transact(self.service, write)
+        log.info("round", project=name, number=record["number"], picks=len(record["picks"]), dry_run=dry_run)
+        return record
+
+    async def _select(
+        self, unit: Unit, project: str, choice: Choice, policy: SelectionPolicy, record: dict[str, Any]
+    ) -> None:
+        key = cand_key(project, choice.candidate.sample_id)
+        stored = await unit.get(key)
+        if stored is None or stored["state"] != "CANDIDATE":
+            return  # another replica was faster
+        decision = {
+            "round_id": record["id"],
+            "policy": {"id": policy.id, "version": policy.version},
+            "strategy": choice.strategy,
+            "trigger": choice.trigger,
+            "reasons": list(choice.reasons),
+            "score": choice.priority,
+            "model_version": choice.candidate.version,
+            "seed": record["seed"],
+        }
+        candidate = choice.candidate.become("SELECTED", decision)
+        self.candidates.write(unit, project, candidate, self.service.clock.now())
+        event = selected(project, candidate, policy, choice.priority, decision, record["seed"])
+        unit.emit(event, guard=key)
+
+    async def _request_scores(self, project: str) -> None:
+        pool = self.candidates.pool(project)
+        now = self.service.clock.now()
+        late = pool.requested_at is None or (now - pool.requested_at).total_seconds() > RESCORE_PATIENCE
+        if pool.active == NO_MODEL or not late:
+            return
+        # What is labelled is scored too, because coverage is measured in the model's own space; a sample of those
+        # that can no longer be read must not be asked for over and over.
+        stale = pool.stale("LABELED", "SELECTED") if pool.requests < 3 else []
+        stale += pool.stale("CANDIDATE")
+        if not stale:
+            return
+        unit = await self.service.unit()
+        rescore = f"rsc_{digest(project, pool.active, str(pool.epoch), now.isoformat())}"
+        for part, start in enumerate(range(0, len(stale), PART)):
+            ids = stale[start : start + PART]
+            unit.emit(
+                RescoreRequested(
+                    project=project, rescore_id=rescore, part=part, model_version=pool.active, sample_ids=ids
+                )
+            )
+        await unit.commit()
+        pool.requested_at, pool.requests = now, pool.requests + 1
+
+    async def fetch_vectors(self, pool: ProjectPool, candidates: list[Candidate]) -> None:
+        missing = pool.missing_vectors(candidates)
+        blocks = await asyncio.gather(*(self.service.blobs.get(uri) for uri in missing))
+        for block, wanted in zip(blocks, missing.values(), strict=True):
+            pool.keep_block(block, wanted)
+
+
+def _round_record(
+    project: ProjectDocument,
+    policy: SelectionPolicy,
+    pool: ProjectPool,
+    number: int,
+    seed: int,
+    choices: Sequence[Choice],
+    now: datetime,
+) -> dict[str, Any]:
+    return {
+        "id": round_id(project.name, number),
+        "number": number,
+        "project": project.name,
+        "policy": {"id": policy.id, "version": policy.version},
+        "model_version": pool.active,
+        "pool": len(pool.ready()),
+        "seed": seed,
+        "opened_at": now.isoformat(),
+        "picks": [
+            {
+                "sample_id": choice.candidate.sample_id,
+                "score": choice.priority,
+                "reasons": list(choice.reasons),
+                "trigger": choice.trigger,
+                "strategy": choice.strategy,
+            }
+            for choice in choices
+        ],
+    }

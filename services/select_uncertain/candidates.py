@@ -1,0 +1,257 @@
+"""The pools: kept in step with what is scored, labelled, skipped and withdrawn, and with the model in service."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from services.contracts.envelope import Message
+from services.contracts.events import (
+    LabelAccepted,
+    LabelRetracted,
+    ModelActivation,
+    ModelRejected,
+    PolicyRef,
+    SampleScored,
+    SampleScoringFailed,
+    SampleSelected,
+    SampleWithdrawn,
+    TaskSkipped,
+    Top,
+)
+from services.contracts.projects import SelectionPolicy
+from services.runtime.service import Service
+from services.runtime.unit import Unit
+from services.select_uncertain.policies import Policies
+from services.select_uncertain.pool import NO_MODEL, Candidate, ProjectPool, State
+
+log = structlog.get_logger()
+
+TURN = "pool"  # one batch at a time changes the pools of this replica
+REJECTED_KEPT = 50  # versions whose rejection is remembered, longer than a broker redelivers
+SEGMENT = 1000  # ids in an index document
+
+
+def cand_key(project: str, sample: str) -> str:
+    return f"cand:{project}:{sample}"
+
+
+class Candidates:
+    """Handlers over one pool a project."""
+
+    def __init__(self, service: Service, policies: Policies) -> None:
+        self.service = service
+        self.policies = policies
+        self._pools: dict[str, ProjectPool] = {}
+
+    def pool(self, project: str) -> ProjectPool:
+        return self._pools.setdefault(project, ProjectPool(project))
+
+    async def load(self) -> None:
+        """Read every project's pool from the store; at start."""
+        for project in self.service.projects.all():
+            await self._load(project.name)
+
+    async def _load(self, project: str) -> None:
+        pool = self.pool(project)
+        heads = await self.service.state.get([f"cidx:{project}", f"active:{project}"])
+        if entry := heads.get(f"active:{project}"):
+            self._follow(project, entry.value)
+        count = heads[f"cidx:{project}"].value["segments"] if f"cidx:{project}" in heads else 0
+        segments = await self.service.state.get([f"cidx:{project}:{n}" for n in range(count)])
+        ids = [sample for entry in segments.values() for sample in entry.value["ids"]]
+        for start in range(0, len(ids), SEGMENT):
+            found = await self.service.state.get([cand_key(project, s) for s in ids[start : start + SEGMENT]])
+            for entry in found.values():
+                pool.put(Candidate.of_record(entry.value), self.service.clock.now())
+        pool.indexed.update(ids)
+
+    # What happens to samples.
+
+    async def scored(self, batch: Sequence[Message[SampleScored]], unit: Unit) -> None:
+        """SampleScored: a new candidate, or new scores of one that is known."""
+        await self._read(batch, unit)
+        await self._index(batch, unit)
+        now = self.service.clock.now()
+        for message in batch:
+            event = message.event
+            record = await unit.get(cand_key(event.project, event.sample_id))
+            known = Candidate.of_record(record) if record else None
+            if known and not self._newer(event, known):
+                continue
+            start = known or Candidate(
+                event.sample_id, "CANDIDATE", "", event.content.model_dump(), seen_at=now.isoformat()
+            )
+            self.write(unit, event.project, start.scored(event), now)
+
+    async def unscorable(self, batch: Sequence[Message[SampleScoringFailed]], unit: Unit) -> None:
+        """SampleScoringFailed: a sample that no model can read goes to a person at once."""
+        await self._read(batch, unit)
+        await self._index(batch, unit)
+        now = self.service.clock.now()
+        for message in batch:
+            event = message.event
+            key = cand_key(event.project, event.sample_id)
+            record = await unit.get(key)
+            if record and record["state"] != "CANDIDATE":
+                continue
+            policy = await self.policies.current(event.project)
+            decision = {"round_id": "unscorable", "reasons": [f"cannot be scored: {event.error}"], "trigger": "policy"}
+            candidate = Candidate(
+                event.sample_id,
+                "UNSCORABLE",
+                event.model_version,
+                event.content.model_dump(),
+                decision=decision,
+                seen_at=now.isoformat(),
+            )
+            self.write(unit, event.project, candidate, now)
+            unit.emit(selected(event.project, candidate, policy, 1.0, decision, 0), message, guard=key)
+
+    async def labelled(self, batch: Sequence[Message[LabelAccepted]], unit: Unit) -> None:
+        """LabelAccepted: the sample leaves the pool, and may bring a new model nearer."""
+        await self._read(batch, unit)
+        await self._index(batch, unit)
+        now = self.service.clock.now()
+        for message in batch:
+            event = message.event
+            record = await unit.get(cand_key(event.project, event.sample_id))
+            if record is None:
+                # A label made elsewhere, of a sample that has not come in (yet): it must not be asked about then.
+                record = Candidate(event.sample_id, "CANDIDATE", "", event.content.model_dump()).record()
+            if record["state"] == "LABELED":
+                continue
+            decision = {**(record["decision"] or {}), "label": str(event.value)}
+            if event.split == "train":
+                decision |= {"judged": self.pool(event.project).judged, "labelled_at": now.isoformat()}
+            self.write(unit, event.project, Candidate.of_record(record).become("LABELED", decision), now)
+
+    async def retracted(self, batch: Sequence[Message[LabelRetracted]], unit: Unit) -> None:
+        """LabelRetracted: the task is queued again, so it counts as open."""
+        await self._move(batch, unit, ("LABELED",), "SELECTED")
+
+    async def skipped(self, batch: Sequence[Message[TaskSkipped]], unit: Unit) -> None:
+        """TaskSkipped: nobody could answer; it is not asked again."""
+        await self._move(batch, unit, ("SELECTED", "UNSCORABLE"), "SKIPPED")
+
+    async def withdrawn(self, batch: Sequence[Message[SampleWithdrawn]], unit: Unit) -> None:
+        """SampleWithdrawn: forgotten, whatever it was."""
+        await self._move(batch, unit, ("CANDIDATE", "SELECTED", "LABELED", "SKIPPED", "UNSCORABLE"), "WITHDRAWN")
+
+    # What happens to models.
+
+    async def activated(self, batch: Sequence[Message[ModelActivation]], unit: Unit) -> None:
+        """A model is promoted or rolled back: everything is scored again, by it."""
+        for message in batch:
+            event = message.event
+            known = await self._standing(unit, event.project)
+            if known["epoch"] >= event.activation_epoch:
+                continue
+            serving = {"version": event.version, "epoch": event.activation_epoch, "judged": known["judged"] + 1}
+            self._stand(unit, event.project, {**known, **serving})
+
+    async def judged(self, batch: Sequence[Message[ModelRejected]], unit: Unit) -> None:
+        """ModelRejected: the round that waited for the candidate need not wait any longer."""
+        for message in batch:
+            event = message.event
+            known = await self._standing(unit, event.project)
+            if event.version not in known["rejected"]:
+                rejected = [*known["rejected"], event.version][-REJECTED_KEPT:]
+                self._stand(unit, event.project, {**known, "judged": known["judged"] + 1, "rejected": rejected})
+
+    async def _standing(self, unit: Unit, project: str) -> dict[str, Any]:
+        """The record of what serves and how many models were judged; the pool follows it."""
+        record = await unit.get(f"active:{project}")
+        if record is None:
+            return {"version": NO_MODEL, "epoch": 0, "judged": 0, "rejected": []}
+        self._follow(project, record)
+        return record
+
+    def _stand(self, unit: Unit, project: str, record: dict[str, Any]) -> None:
+        unit.put(f"active:{project}", record, guard=True)
+        unit.then(lambda: self._follow(project, record))
+
+    def _follow(self, project: str, record: dict[str, Any]) -> None:
+        pool = self.pool(project)
+        if record["epoch"] > pool.epoch:
+            pool.active, pool.epoch = record["version"], record["epoch"]
+            pool.requested_at, pool.requests = None, 0
+        pool.judged = max(pool.judged, record["judged"])
+
+    # Small steps that the above share.
+
+    def _newer(self, event: SampleScored, known: Candidate) -> bool:
+        """Whether a score replaces the one that is known: the active model's always does, once."""
+        if event.model_version == known.version:
+            return False
+        return not known.version or event.model_version == self.pool(event.project).active or known.version == NO_MODEL
+
+    def write(self, unit: Unit, project: str, candidate: Candidate, now: datetime) -> None:
+        unit.put(cand_key(project, candidate.sample_id), candidate.record(), guard=True)
+        unit.then(lambda: self.pool(project).put(candidate, now))
+
+    async def _index(self, batch: Sequence[Message[Any]], unit: Unit) -> None:
+        """Name the samples in the index that are not in it, also those whose record a lost try has left; once more
+        than needed does no harm."""
+        wanted: dict[str, dict[str, None]] = {}
+        for message in batch:
+            if message.event.sample_id not in self.pool(message.event.project).indexed:
+                wanted.setdefault(message.event.project, {})[message.event.sample_id] = None
+        for project, new in wanted.items():
+            head = await unit.get(f"cidx:{project}") or {"segments": 0}
+            last = max(head["segments"] - 1, 0)
+            segment = await unit.get(f"cidx:{project}:{last}") or {"ids": []}
+            if len(segment["ids"]) >= SEGMENT:
+                last, segment = last + 1, {"ids": []}
+                await unit.get(f"cidx:{project}:{last}")
+            unit.put(f"cidx:{project}:{last}", {"ids": [*segment["ids"], *new]}, guard=True)
+            unit.put(f"cidx:{project}", {"segments": last + 1}, guard=True)
+            unit.then(lambda pool=self.pool(project), ids=new: pool.indexed.update(ids))
+
+    async def _move(self, batch: Sequence[Message[Any]], unit: Unit, states: tuple[State, ...], to: State) -> None:
+        await self._read(batch, unit)
+        for message in batch:
+            record = await unit.get(cand_key(message.event.project, message.event.sample_id))
+            if record and record["state"] in states:
+                candidate = Candidate.of_record(record).become(to)
+                self.write(unit, message.event.project, candidate, self.service.clock.now())
+
+    async def _read(self, batch: Sequence[Message[Any]], unit: Unit) -> None:
+        """Read the records of a batch of known projects in one trip; the pools follow them."""
+        await self.service.projects.of_batch(batch)
+        found = await unit.get_many(cand_key(m.event.project, m.event.sample_id) for m in batch)
+        # What a try that failed, or whose answer was lost, has written is in the store and in no pool yet.
+        for message in batch:
+            if record := found.get(cand_key(message.event.project, message.event.sample_id)):
+                self.pool(message.event.project).put(Candidate.of_record(record), self.service.clock.now())
+
+
+def selected(
+    project: str,
+    candidate: Candidate,
+    policy: SelectionPolicy,
+    priority: float,
+    decision: dict[str, Any],
+    seed: int,
+) -> SampleSelected:
+    """The question that a decision leads to."""
+    trigger = decision["trigger"]
+    return SampleSelected.model_validate(
+        {
+            "project": project,
+            "sample_id": candidate.sample_id,
+            "round_id": decision["round_id"],
+            "content": candidate.content,
+            "priority": priority,
+            "reasons": decision["reasons"],
+            "policy": PolicyRef(id=policy.id, version=policy.version).model_dump(),
+            "strategy": decision.get("strategy", "unscorable"),
+            "seed": seed,
+            "required_labels": policy.required_labels,
+            "trigger": trigger,
+            "is_audit": trigger == "audit",
+            "prelabel": Top(**candidate.top).model_dump() if candidate.top else None,
+            "model_version": candidate.version,
+        }
+    )

@@ -1,0 +1,76 @@
+"""Collection policies: versioned documents; a project's own is the first, and the newest is in force."""
+
+from typing import Any
+
+from services.contracts.events import PolicyUpdated
+from services.contracts.problem import invalid, not_found
+from services.contracts.projects import SelectionPolicy
+from services.runtime.http import check_match
+from services.runtime.service import Service, transact
+from services.runtime.unit import Unit
+from services.select_uncertain.strategies import STRATEGIES
+
+
+class Policies:
+    """The policies of each project, by id and version."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def current(self, project: str) -> SelectionPolicy:
+        """The policy in force: one put here, else the one in the project's document."""
+        key = f"pol:{project}"
+        entry = (await self._service.state.get([key])).get(key)
+        if entry and entry.value["current"]:
+            return SelectionPolicy.model_validate(entry.value["current"])
+        document = await self._service.projects.need(project)
+        return document.policy
+
+    async def put(self, project: str, policy_id: str, policy: SelectionPolicy, if_match: str | None) -> dict[str, Any]:
+        """A new version; `if_match` is the version that it replaces, as an ETag."""
+        check_strategies(policy)
+        own = (await self._service.projects.need(project)).policy
+
+        async def write(unit: Unit) -> dict[str, Any]:
+            head = await unit.get(f"pol:{project}") or {"current": None, "versions": {}}
+            seed = own.version if own.id == policy_id else 0
+            known = head["versions"].get(policy_id, seed)
+            if known or if_match is not None:
+                check_match(if_match, f'"{known}"')
+            new = policy.model_copy(update={"id": policy_id, "version": known + 1})
+            document = new.model_dump(mode="json")
+            versions = {**head["versions"], policy_id: new.version}
+            unit.put(f"pol:{project}", {"current": document, "versions": versions}, guard=True)
+            unit.put(f"pol:{project}:{policy_id}:{new.version}", document)
+            unit.emit(PolicyUpdated(project=project, policy_id=policy_id, version=new.version, document=document))
+            return document
+
+        return await transact(self._service, write)
+
+    async def get(self, project: str, policy_id: str, version: int | None = None) -> dict[str, Any]:
+        """One version of a policy, the newest by default."""
+        rows = await self.versions(project, policy_id)
+        found = [row for row in rows if version in (None, row["version"])]
+        if not found:
+            raise not_found("policy", policy_id)
+        return found[-1]
+
+    async def versions(self, project: str, policy_id: str) -> list[dict[str, Any]]:
+        """Every version of a policy, oldest first."""
+        own = (await self._service.projects.need(project)).policy
+        head = (await self._service.state.get([f"pol:{project}"])).get(f"pol:{project}")
+        last = head.value["versions"].get(policy_id, 0) if head else 0
+        keys = [f"pol:{project}:{policy_id}:{number}" for number in range(1, last + 1)]
+        found = await self._service.state.get(keys)
+        rows = [own.model_dump(mode="json")] if own.id == policy_id else []
+        rows += [found[key].value for key in keys if key in found]
+        if not rows:
+            raise not_found("policy", policy_id)
+        return rows
+
+
+def check_strategies(policy: SelectionPolicy) -> None:
+    """Raises a 422 that names the strategies there are."""
+    for pointer, name in (("/strategy", policy.strategy), ("/cold_start", policy.cold_start)):
+        if name not in STRATEGIES:
+            raise invalid(pointer, "unknown-strategy", f"{name!r} is not one of {', '.join(sorted(STRATEGIES))}")

@@ -1,0 +1,186 @@
+"""REST of select-uncertain: policies, rounds, candidates, decisions, statistics."""
+
+from bisect import bisect_right
+from collections import Counter
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Header, Path, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from services.contracts.problem import Problem, not_found
+from services.contracts.projects import SelectionPolicy
+from services.runtime import http
+from services.runtime.access import Project, needs
+from services.select_uncertain.asking import Asking
+from services.select_uncertain.policies import check_strategies
+from services.select_uncertain.rounds import choose, why_wait
+
+PolicyId = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+
+
+class RoundRequest(BaseModel):
+    """Ask for a round now."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    policy: str | None = Field(default=None, description="id of a policy; default: the one in force")
+    budget: int | None = Field(default=None, gt=0, le=10_000)
+    dry_run: bool = False
+
+
+class PolicyTest(BaseModel):
+    """What a policy would choose, of the samples that wait."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    policy: SelectionPolicy | None = None
+    samples: list[str] | None = Field(default=None, max_length=10_000)
+
+
+def routes(asking: Asking) -> APIRouter:
+    """The routes, bound to the service's rounds."""
+    router = APIRouter(route_class=http.StrictRoute)
+    _policy_routes(router, asking)
+    _round_routes(router, asking)
+    _read_routes(router, asking)
+    return router
+
+
+def _policy_routes(router: APIRouter, asking: Asking) -> None:
+    @router.put("/v1/policies/{policy_id}", dependencies=[needs("operator")])
+    async def put_policy(
+        policy_id: PolicyId,
+        policy: SelectionPolicy,
+        project: Project,
+        response: Response,
+        if_match: Annotated[str | None, Header()] = None,
+    ) -> dict[str, Any]:
+        document = await asking.policies.put(project, policy_id, policy, if_match)
+        response.status_code = 201 if document["version"] == 1 else 200
+        response.headers["etag"] = f'"{document["version"]}"'
+        return document
+
+    @router.get("/v1/policies/{policy_id}", dependencies=[needs("viewer")])
+    async def get_policy(policy_id: str, project: Project, response: Response) -> dict[str, Any]:
+        document = await asking.policies.get(project, policy_id)
+        response.headers["etag"] = f'"{document["version"]}"'
+        return document
+
+    @router.get("/v1/policies/{policy_id}/versions", dependencies=[needs("viewer")])
+    async def policy_versions(policy_id: str, project: Project) -> dict[str, Any]:
+        return http.page(await asking.policies.versions(project, policy_id), None)
+
+    @router.post("/v1/policies/{policy_id}:test", dependencies=[needs("operator")])
+    async def test_policy(policy_id: str, body: PolicyTest, project: Project) -> dict[str, Any]:
+        stored = await asking.policies.get(project, policy_id)
+        policy = body.policy or SelectionPolicy.model_validate(stored)
+        check_strategies(policy)
+        return await _dry_run(asking, project, policy, body.samples)
+
+
+async def _dry_run(asking: Asking, project: str, policy: SelectionPolicy, samples: list[str] | None) -> dict[str, Any]:
+    pool = asking.candidates.pool(project)
+    wanted = None if samples is None else set(samples)
+    ready = [c for c in pool.ready() if wanted is None or c.sample_id in wanted]
+    await asking.fetch_vectors(pool, ready)
+    choices = choose(ready, pool.arrays(ready), pool.asked_vectors(), policy, policy.batch, policy.seed)
+    picks = [{"sample_id": c.candidate.sample_id, "score": c.priority, "reasons": c.reasons} for c in choices]
+    return {"considered": len(ready), "picks": picks}
+
+
+def _round_routes(router: APIRouter, asking: Asking) -> None:
+    @router.post("/v1/rounds", status_code=202, dependencies=[needs("operator")])
+    async def open_round(body: RoundRequest, project: Project) -> dict[str, Any]:
+        document = await asking.service.projects.need(project)
+        if body.policy is None:
+            policy = await asking.policies.current(project)
+        else:
+            policy = SelectionPolicy.model_validate(await asking.policies.get(project, body.policy))
+        return await asking.open_round(document, policy, body.budget, body.dry_run)
+
+    @router.get("/v1/rounds/{round_id}", dependencies=[needs("viewer")])
+    async def get_round(round_id: str, project: Project) -> dict[str, Any]:
+        key = f"rnd:{project}:{round_id}"
+        entry = (await asking.service.state.get([key])).get(key)
+        if entry is None:
+            raise not_found("round", round_id)
+        return entry.value
+
+
+def _read_routes(router: APIRouter, asking: Asking) -> None:
+    @router.get("/v1/candidates", dependencies=[needs("viewer")])
+    async def candidates(
+        project: Project,
+        sort: Literal["score", "id"] = "id",
+        limit: Annotated[int, Query(ge=1, le=500)] = 50,
+        cursor: str | None = None,
+    ) -> dict[str, Any]:
+        await asking.service.projects.need(project)
+        ready = asking.candidates.pool(project).in_state("CANDIDATE")
+        rows = [{"sample_id": c.sample_id, "score": _margin(c.probabilities), "version": c.version} for c in ready]
+        return http.page(*_page(rows, sort, limit, http.read_cursor(cursor)))
+
+    @router.get("/v1/decisions/{sample_id}", dependencies=[needs("viewer")])
+    async def decision(sample_id: str, project: Project) -> dict[str, Any]:
+        candidate = asking.candidates.pool(project).candidates.get(sample_id)
+        if candidate is None:
+            raise not_found("sample", sample_id)
+        return {"sample_id": sample_id, "state": candidate.state, "decision": candidate.decision}
+
+    @router.get("/v1/stats", dependencies=[needs("viewer")])
+    async def stats(project: Project) -> dict[str, Any]:
+        return await _stats(asking, project)
+
+
+def _page(
+    rows: list[dict[str, Any]], sort: Literal["score", "id"], limit: int, cursor: str | None
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Rows behind the cursor, the place of a row in the order: it holds when the row has gone meanwhile."""
+
+    def place(row: dict[str, Any]) -> tuple[float, str]:
+        return (-row["score"] if sort == "score" else 0.0), row["sample_id"]
+
+    rows.sort(key=place)
+    if cursor is not None:
+        rows = rows[bisect_right(rows, _place(cursor), key=place) :]
+    more = "{!r} {}".format(*place(rows[limit - 1])) if len(rows) > limit else None
+    return rows[:limit], more
+
+
+def _place(cursor: str) -> tuple[float, str]:
+    score, _, sample = cursor.partition(" ")
+    try:
+        return float(score), sample
+    except ValueError as error:
+        raise Problem(400, "bad-cursor", "This cursor is none that this list gave out.") from error
+
+
+async def _stats(asking: Asking, project: str) -> dict[str, Any]:
+    document = await asking.service.projects.need(project)
+    pool = asking.candidates.pool(project)
+    policy = await asking.policies.current(project)
+    states = Counter(candidate.state for candidate in pool.candidates.values())
+    triggers = Counter(c.decision.get("trigger", "import") for c in pool.candidates.values() if c.decision)
+    scores = [_margin(c.probabilities) for c in pool.in_state("CANDIDATE") if c.probabilities]
+    histogram = np.histogram(scores, bins=10, range=(0, 1))[0].tolist()
+    return {
+        "seen": sum(1 for candidate in pool.candidates.values() if candidate.version),
+        "states": dict(states),
+        "asked": pool.asked,
+        "open": pool.open_tasks,
+        "by_trigger": dict(triggers),
+        "model_version": pool.active,
+        "to_rescore": len(pool.stale("CANDIDATE")) if pool.epoch else 0,
+        "new_labels": pool.new_labels,
+        "score_histogram": histogram,
+        "waiting_for": why_wait(pool, document, policy, asking.service.clock.now()),
+    }
+
+
+def _margin(probabilities: tuple[float, ...]) -> float:
+    """Uncertainty by margin, 0..1; 1 when there is no model's opinion."""
+    if len(probabilities) < 2:
+        return 1.0
+    second, first = sorted(probabilities)[-2:]
+    return 1.0 - (first - second)
