@@ -40,6 +40,11 @@ def write_tokens(path: Path) -> Path:
     return path
 
 
+def nobody(path: str, params: Mapping[str, str]) -> Any:
+    """A peer that is there and knows nothing."""
+    raise KeyError(path)
+
+
 class Running:
     """A started service: REST calls, deliveries from its broker, and what it has published."""
 
@@ -96,7 +101,8 @@ async def started(
 ) -> AsyncIterator[Running]:
     """Run `create(settings, connect)` on memory ports; a second run on the same ports is a restart."""
     clock = SteppedClock(datetime(2026, 1, 1, tzinfo=UTC))
-    ports = ports or Ports(MemoryState(clock), MemoryBus(), MemoryBlobs(), clock, MemoryPeers(peers), MemoryWorkflows())
+    known = MemoryPeers({"retrain-trigger": nobody, **(peers or {})})
+    ports = ports or Ports(MemoryState(clock), MemoryBus(), MemoryBlobs(), clock, known, MemoryWorkflows())
 
     async def connect(_: RuntimeSettings) -> tuple[Ports, Callable[[], Any]]:
         async def close() -> None: ...
@@ -122,7 +128,14 @@ async def started(
 def ports() -> Ports:
     """Memory ports that outlive a service, for restarts."""
     clock = SteppedClock(datetime(2026, 1, 1, tzinfo=UTC))
-    return Ports(MemoryState(clock), MemoryBus(), MemoryBlobs(), clock, MemoryPeers(), MemoryWorkflows())
+    return Ports(
+        MemoryState(clock),
+        MemoryBus(),
+        MemoryBlobs(),
+        clock,
+        MemoryPeers({"retrain-trigger": nobody}),
+        MemoryWorkflows(),
+    )
 
 
 def require_runtime() -> None:

@@ -11,7 +11,7 @@ from conftest import Running
 from services.contracts.events import ProjectUpdated, SampleSelected
 from services.contracts.manifest import InputSpec
 
-CONTENT = {"uri": "memory:samples/default/x", "sha256": "0" * 64, "bytes": 1, "media_type": "image/png"}
+CONTENT = {"uri": "blob:samples/default/x", "sha256": "0" * 64, "bytes": 1, "media_type": "image/png"}
 LABELS = ["cat", "dog", "owl"]
 
 

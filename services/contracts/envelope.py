@@ -1,7 +1,7 @@
 """CloudEvents 1.0 envelopes around events, made and read with the CloudEvents SDK."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
@@ -48,6 +48,8 @@ class Message(Generic[E]):
     correlationid: str
     causationid: str | None = None
     traceparent: str | None = None
+    envelope: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """As it came, for whoever hands it on."""
 
 
 def wrap(event: Event, *, siteid: str, service: str, now: datetime, cause: "Message[Event] | None" = None) -> bytes:
@@ -102,6 +104,7 @@ def read(envelope: Mapping[str, Any]) -> Message[Event]:
         correlationid=str(checked.get_extension("correlationid") or event.correlation),
         causationid=checked.get_extension("causationid"),
         traceparent=checked.get_extension("traceparent"),
+        envelope=envelope,
     )
 
 

@@ -1,4 +1,4 @@
-"""ingest: REST -> SampleIngested, SampleRejected, SampleWithdrawn; and the history of every sample."""
+"""ingest: REST and sensors -> SampleIngested, SampleRejected, SampleWithdrawn; and the history of every sample."""
 
 from services.contracts.events import (
     LabelAccepted,
@@ -16,6 +16,7 @@ from services.contracts.events import (
 from services.ingest.history import History
 from services.ingest.routes import routes
 from services.ingest.samples import Samples
+from services.ingest.sensors import sensors
 from services.ingest.settings import IngestSettings
 from services.runtime.service import Connect, Service
 from services.runtime.settings import RuntimeSettings
@@ -33,4 +34,5 @@ def create(settings: RuntimeSettings, connect: Connect) -> Service:
     service.on_start(service.projects.load)
     service.every(1.0, samples.erase)
     service.api.include_router(routes(samples, history))
+    sensors(samples)
     return service

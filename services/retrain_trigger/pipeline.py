@@ -200,12 +200,13 @@ class Pipeline:
     async def _pin_pool(self, run: dict[str, Any]) -> dict[str, Any]:
         """Decide once which unlabelled samples the run may see."""
         params = HeadParams.model_validate(run["params"]["training"])
-        if run["pool"] or params.head != "spread" or not params.most_unlabelled:
+        most = min(params.most_unlabelled, self._settings.pool_most)
+        if run["pool"] or params.head != "spread" or not most:
             return run
         manifest = await self._runs.manifest(run["snapshot"]["uri"])
         found = await pool.listed(
             self.service.peers, run["project"], manifest.rows.keys() | self._labels.judging(run["project"]),
-            params.most_unlabelled, self._settings.pool_patience,
+            most, self._settings.pool_patience,
         )  # fmt: skip
         pinned = await pool.pin(self.service.blobs, run["project"], found)
         return await self._move(run, run["state"], pool=pinned)

@@ -1,9 +1,11 @@
 """Content by claim check: a local folder, or Azure Blob Storage, as the url says."""
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from services.runtime.errors import Unavailable
 from services.runtime.folder import FolderBlobs
 from services.runtime.ports import Blobs
 
@@ -20,6 +22,21 @@ def blob_store(url: str) -> Blobs:
     raise ValueError(f"HALFSURE_BLOBS must start with file:// or https://, and is {url!r}")
 
 
+# Seconds and tries: whoever asked will ask again, so a store that is away must say so soon.
+PATIENCE: dict[str, Any] = {"connection_timeout": 5, "read_timeout": 30, "retry_total": 2, "initial_backoff": 1}
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """What Azure raises while it cannot be reached, as our Unavailable."""
+    from azure.core.exceptions import AzureError
+
+    try:
+        yield
+    except AzureError as error:
+        raise Unavailable(f"blob store: {error}") from error
+
+
 class AzureBlobs:
     """One container; names are content-addressed, so a blob that is there already is the same blob."""
 
@@ -30,27 +47,27 @@ class AzureBlobs:
     async def put(self, name: str, content: bytes) -> str:
         from azure.core.exceptions import ResourceExistsError
 
-        blob = self._client().get_blob_client(name)
-        with contextlib.suppress(ResourceExistsError):
-            await blob.upload_blob(content, overwrite=False)
+        with _translated(), contextlib.suppress(ResourceExistsError):
+            await self._blob(name).upload_blob(content, overwrite=False)
         return f"blob:{name}"
 
     async def get(self, uri: str) -> bytes:
         from azure.core.exceptions import ResourceNotFoundError
 
-        try:
-            download = await self._client().get_blob_client(uri.removeprefix("blob:")).download_blob()
-            return await download.readall()
-        except ResourceNotFoundError as error:
-            raise KeyError(uri) from error
+        with _translated():
+            try:
+                return await (await self._blob(uri).download_blob()).readall()
+            except ResourceNotFoundError as error:
+                raise KeyError(uri) from error
 
     async def delete(self, uri: str) -> None:
         from azure.core.exceptions import ResourceNotFoundError
 
-        try:
-            await self._client().get_blob_client(uri.removeprefix("blob:")).delete_blob()
-        except ResourceNotFoundError:
-            return
+        with _translated(), contextlib.suppress(ResourceNotFoundError):
+            await self._blob(uri).delete_blob()
+
+    def _blob(self, uri: str) -> Any:
+        return self._client().get_blob_client(uri.removeprefix("blob:"))
 
     def _client(self) -> Any:
         if self._container is None:
@@ -59,7 +76,7 @@ class AzureBlobs:
 
             # A shared access signature in the url is a credential already.
             credential = None if "?" in self._url else DefaultAzureCredential()
-            self._container = ContainerClient.from_container_url(self._url, credential=credential)
+            self._container = ContainerClient.from_container_url(self._url, credential=credential, **PATIENCE)
         return self._container
 
     async def close(self) -> None:

@@ -25,6 +25,9 @@ from services.runtime.workflow import DaprWorkflows
 MAX_MESSAGE = 64 << 20  # bytes; the sidecar is started with the same limit
 BULK_EVENTS = 500
 BULK_BYTES = 2 << 20  # under daprd's default body limit of 4 MiB
+# Service Bus takes a batch whole or not at all, and 256 KiB at most (standard tier); daprd sends 128 KiB unless told.
+SERVICE_BUS = "pubsub.azure.servicebus.topics"
+SERVICE_BUS_BATCH = 240_000
 
 # What the stores say of a stale etag: gRPC ABORTED, or for transactions an INTERNAL with these words.
 STALE_WORDS = ("etag", "failed to set key", "possible conflict", "duplicate key", "already exists")
@@ -36,16 +39,30 @@ async def connect() -> DaprClient:
     return DaprClient(max_grpc_message_length=MAX_MESSAGE)
 
 
+class Kinds:
+    """What the components behind their names are: where stores and brokers differ, the adapter must know."""
+
+    def __init__(self, client: DaprClient) -> None:
+        self._client = client
+        self._kinds: dict[str, str] | None = None
+
+    async def of(self, name: str) -> str:
+        """The type, such as `state.redis`; empty if there is no such component."""
+        if self._kinds is None:
+            metadata = await self._client.get_metadata()
+            self._kinds = {item.name: item.type for item in metadata.registered_components}
+        return self._kinds.get(name, "")
+
+
 class DaprState:
     """State through the sidecar: bulk reads and transactions."""
 
     def __init__(self, client: DaprClient, store: str) -> None:
-        self._client = client
+        self._kinds = Kinds(client)
         # The SDK's transaction has no write options, which create-only needs, and its wrappers around each key and
         # event cost more than the rest of a call: so its own stub is used here.
         self._stub: DaprStub = client._stub
         self._store = store
-        self._redis: bool | None = None
 
     async def get(self, keys: Sequence[str]) -> dict[str, Entry]:
         if not keys:
@@ -64,7 +81,7 @@ class DaprState:
         if not ops:
             return
         request = api_v1.ExecuteStateTransactionRequest(storeName=self._store)
-        redis = await self._is_redis()
+        redis = await self._kinds.of(self._store) == "state.redis"
         for op in ops:
             _add(request, op, redis)
         try:
@@ -74,13 +91,6 @@ class DaprState:
             if error.code() == StatusCode.ABORTED or any(words in details for words in STALE_WORDS):
                 raise Conflict([op.key for op in ops if isinstance(op, Put) and op.etag]) from error
             raise Unavailable(f"state store: {error.details()}") from error
-
-    async def _is_redis(self) -> bool:
-        if self._redis is None:
-            metadata = await self._client.get_metadata()
-            kinds = {item.name: item.type for item in metadata.registered_components}
-            self._redis = kinds.get(self._store) == "state.redis"
-        return self._redis
 
 
 def _add(request: Any, op: Op, redis: bool) -> None:
@@ -106,6 +116,7 @@ class DaprPublisher:
 
     def __init__(self, client: DaprClient, pubsub: str) -> None:
         self._stub: DaprStub = client._stub
+        self._kinds = Kinds(client)
         self._pubsub = pubsub
 
     async def publish(self, events: Sequence[Outgoing]) -> list[Outgoing]:
@@ -113,15 +124,20 @@ class DaprPublisher:
         by_topic: dict[str, list[Outgoing]] = {}
         for event in events:
             by_topic.setdefault(event.topic, []).append(event)
+        service_bus = await self._kinds.of(self._pubsub) == SERVICE_BUS
         for topic, outgoing in by_topic.items():
-            for chunk in _chunks(outgoing):
-                failed += await self._bulk(topic, chunk)
+            for chunk in _chunks(outgoing, SERVICE_BUS_BATCH * 3 // 4 if service_bus else BULK_BYTES):
+                failed += await self._bulk(topic, chunk, service_bus)
         return failed
 
-    async def _bulk(self, topic: str, chunk: Sequence[Outgoing]) -> list[Outgoing]:
+    async def _bulk(self, topic: str, chunk: Sequence[Outgoing], service_bus: bool) -> list[Outgoing]:
         request = api_v1.BulkPublishRequest(pubsub_name=self._pubsub, topic=topic)
         for at, event in enumerate(chunk):
-            request.entries.add(entry_id=str(at), event=event.envelope, content_type=CONTENT_TYPE)
+            entry = request.entries.add(entry_id=str(at), event=event.envelope, content_type=CONTENT_TYPE)
+            if service_bus:  # what its duplicate detection goes by; daprd sets none
+                entry.metadata["MessageId"] = orjson.loads(event.envelope)["id"]
+        if service_bus:
+            request.metadata["maxBulkPubBytes"] = str(SERVICE_BUS_BATCH)
         try:
             answer = await self._stub.BulkPublishEvent(request)
         except AioRpcError as error:
@@ -129,11 +145,11 @@ class DaprPublisher:
         return [chunk[int(entry.entry_id)] for entry in answer.failedEntries]
 
 
-def _chunks(outgoing: Sequence[Outgoing]) -> list[list[Outgoing]]:
+def _chunks(outgoing: Sequence[Outgoing], most: int) -> list[list[Outgoing]]:
     chunks: list[list[Outgoing]] = [[]]
     size = 0
     for event in outgoing:
-        if chunks[-1] and (len(chunks[-1]) >= BULK_EVENTS or size + len(event.envelope) > BULK_BYTES):
+        if chunks[-1] and (len(chunks[-1]) >= BULK_EVENTS or size + len(event.envelope) > most):
             chunks.append([])
             size = 0
         chunks[-1].append(event)
@@ -176,6 +192,7 @@ async def connect_dapr(settings: RuntimeSettings) -> tuple[Ports, Callable[[], A
         clock=SystemClock(),
         peers=peers,
         workflows=DaprWorkflows(),
+        bus=lambda name: DaprPublisher(client, name),
     )
 
     async def close() -> None:

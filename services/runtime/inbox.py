@@ -32,6 +32,7 @@ class Subscription:
     handler: Handler
     emits: tuple[type[Event], ...]
     serial: str | None = None
+    lane: str = ""
 
 
 class Inbox:
@@ -39,7 +40,7 @@ class Inbox:
 
     def __init__(
         self,
-        new_unit: Callable[[], Awaitable[Unit]],
+        new_unit: Callable[[str], Awaitable[Unit]],
         deadletters: Callable[[], DeadLetters],
         turn: Callable[[str | None], AbstractAsyncContextManager[Any]],
     ) -> None:
@@ -99,7 +100,7 @@ class Inbox:
         """Raises what the handler raises; a conflict is tried again on fresh reads."""
         subscription = self.subscriptions[kind]
         for attempt in range(CONFLICT_TRIES):
-            unit = await self._new_unit()
+            unit = await self._new_unit(subscription.lane)
             try:
                 async with self._turn(subscription.serial):
                     await subscription.handler(batch, unit)

@@ -82,8 +82,8 @@ class MemoryBlobs:
         self.contents: dict[str, bytes] = {}
 
     async def put(self, name: str, content: bytes) -> str:
-        self.contents[f"memory:{name}"] = content
-        return f"memory:{name}"
+        self.contents[f"blob:{name}"] = content
+        return f"blob:{name}"
 
     async def get(self, uri: str) -> bytes:
         return self.contents[uri]

@@ -64,12 +64,17 @@ class Outbox:
         clock: Clock,
         wrap: Callable[..., bytes],
         slot: int | None = None,
+        *,
+        lane: str = "",
+        full: int = FULL,
     ) -> None:
         self._state = state
         self._publisher = publisher
         self._clock = clock
         self._wrap = wrap
         self._fixed_slot = slot
+        self._prefix = f"outbox-{lane}" if lane else "outbox"
+        self._full = full
         self._owner = uuid.uuid4().hex
         self._slot = -1
         self._next = 0
@@ -80,17 +85,20 @@ class Outbox:
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._reserving = asyncio.Lock()
+        self._failing = False
         self.published = 0
 
     async def start(self) -> None:
-        """Claim a slot, publish what its last owner left, and begin to relay and sweep."""
+        """Claim a slot, take over what its last owner left, and begin to relay and sweep."""
         self._slot = await self._claim()
+        self._wake.set()
         self._tasks = [asyncio.create_task(self._relay()), asyncio.create_task(self._beat_and_sweep())]
 
     async def stop(self) -> None:
-        """Publish what is left (5 s at most) and give the slot back."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.drain(), 5)
+        """Publish what is left (5 s at most, and not while the broker is away) and give the slot back."""
+        if not self._failing:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.drain(), 5)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -116,13 +124,10 @@ class Outbox:
         """The record to write with a unit's state. Raises OutboxFull when too much waits already."""
         if not emissions:
             return None
-        if len(self._queue) >= FULL or self._next >= self._reserved:
+        if len(self._queue) >= self._full or self._next >= self._reserved:
             raise OutboxFull()
         now = self._clock.now()
-        pending = [
-            Pending(Outgoing(e.event.topic, self._wrap(e.event, now=now, cause=e.cause)), e.guard, e.event.type)
-            for e in emissions
-        ]
+        pending = [Pending(self._outgoing(e, now), e.guard, e.event.type) for e in emissions]
         number = self._next
         self._next += 1
         self._open.add(number)
@@ -131,6 +136,10 @@ class Outbox:
             "events": [[p.outgoing.topic, p.outgoing.envelope.decode(), p.guard] for p in pending],
         }
         return Ticket(number, Put(self._key(self._slot, number), value), pending)
+
+    def _outgoing(self, emission: Any, now: datetime) -> Outgoing:
+        envelope = emission.envelope or self._wrap(emission.event, now=now, cause=emission.cause)
+        return Outgoing(emission.event.topic, envelope)
 
     def dispatch(self, ticket: Ticket) -> None:
         """The unit is committed: hand its events to the relay."""
@@ -168,8 +177,9 @@ class Outbox:
                 await self._recheck_doubtful()
                 while self._queue:
                     await self._publish_batch()
-                pause = 0.05
+                pause, self._failing = 0.05, False
             except Retry as error:
+                self._failing = True
                 log.warning("relay waits", reason=str(error), seconds=pause, waiting=len(self._queue))
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 5.0)
@@ -177,14 +187,20 @@ class Outbox:
 
     async def _publish_batch(self) -> None:
         tickets = [self._queue.popleft() for _ in range(min(len(self._queue), 64))]
+        left = tickets
         try:
             failed = await self._publisher.publish([p.outgoing for t in tickets for p in t.pending])
+            refused = {id(outgoing) for outgoing in failed}
+            done = [t for t in tickets if refused.isdisjoint(id(p.outgoing) for p in t.pending)]
+            await self._state.commit([Delete(ticket.op.key) for ticket in done])
+            left = [t for t in tickets if t not in done] if failed else []
             if failed:
                 raise Unavailable(f"the broker refused {len(failed)} events")
-            await self._state.commit([Delete(ticket.op.key) for ticket in tickets])
-        except Retry:
-            self._queue.extendleft(reversed(tickets))
-            raise
+        finally:
+            self._queue.extendleft(reversed(left))
+            self._finish([ticket for ticket in tickets if ticket not in left])
+
+    def _finish(self, tickets: Sequence[Ticket]) -> None:
         self._open.difference_update(ticket.number for ticket in tickets)
         for kind, count in Counter(p.type for t in tickets for p in t.pending).items():
             self._count(kind, count)
@@ -210,14 +226,24 @@ class Outbox:
         if entry and self._fixed_slot is None and self._alive(entry.value):
             return False
         done, reserved = (entry.value["done"], entry.value["reserved"]) if entry else (0, 0)
-        # The record is taken over as it is, and the numbers move on only after the sweep: a crash in between
+        # The record is taken over as it is, and the numbers move on only as they are published: a crash in between
         # leaves the same range to the next owner.
         record = self._record(done, reserved)
         await self._state.commit([Put(key, record, entry.etag if entry else CREATE)])
-        await self._sweep(slot, range(done, reserved))
         self._slot, self._next, self._reserved = slot, reserved, reserved
+        await self._take_over(range(done, reserved))
         await self._save_slot(reserve=True)
         return True
+
+    async def _take_over(self, numbers: range) -> None:
+        """Queue what is left among `numbers`, so that a service starts even while its broker is away."""
+        for start in range(numbers.start, numbers.stop, STRIDE):
+            part = {self._key(self._slot, number): number for number in numbers[start - numbers.start :][:STRIDE]}
+            for key, entry in (await self._state.get(list(part))).items():
+                outgoing = await self._confirmed(entry.value)
+                pending = [Pending(event, None, orjson.loads(event.envelope)["type"]) for event in outgoing]
+                self._open.add(part[key])
+                self._queue.append(Ticket(part[key], Put(key, entry.value), pending))
 
     async def _beat_and_sweep(self) -> None:
         while True:
@@ -287,10 +313,8 @@ class Outbox:
         self.published += count
         telemetry.PUBLISHED.labels(kind).inc(count)
 
-    @staticmethod
-    def _key(slot: int, number: int) -> str:
-        return f"outbox:{slot}:{number}"
+    def _key(self, slot: int, number: int) -> str:
+        return f"{self._prefix}:{slot}:{number}"
 
-    @staticmethod
-    def _slot_key(slot: int) -> str:
-        return f"outbox:{slot}"
+    def _slot_key(self, slot: int) -> str:
+        return f"{self._prefix}:{slot}"

@@ -1,6 +1,6 @@
 """What a service needs of the world: each port has a Dapr (or real) adapter and one in memory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -108,3 +108,4 @@ class Ports:
     clock: Clock
     peers: Peers
     workflows: Workflows | None = None
+    bus: Callable[[str], Publisher] | None = None  # a way out to another broker, by its component's name

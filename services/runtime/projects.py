@@ -1,5 +1,6 @@
 """The projects this service knows: its own copy of what retrain-trigger publishes."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from services.runtime.service import Service
 
 INDEX = "projects"
-OWNER = "retrain-trigger"
 
 
 class UnknownProject(Drop):
@@ -67,11 +67,10 @@ class Projects:
 
     async def get(self, name: str) -> ProjectDocument | None:
         """The project, asked of its owner when this service has not heard of it yet."""
-        if name not in self._known:
-            await self._look_up([name])
-        if name not in self._known and self._service.app_id != OWNER:
-            await self._ask(name)
-        return self._known.get(name)
+        try:
+            return await self._find(name)
+        except Retry:
+            return None
 
     async def need(self, name: str) -> ProjectDocument:
         """For routes: a 404 problem if there is none."""
@@ -80,10 +79,14 @@ class Projects:
         raise not_found("project", name)
 
     async def of_event(self, event: Any) -> ProjectDocument:
-        """For handlers: drops an event of a project that nobody knows."""
-        if document := await self.get(event.project):
+        """For handlers: drops an event of a project that nobody knows. Raises Retry while the owner does not answer."""
+        return await self.named(event.project)
+
+    async def named(self, name: str) -> ProjectDocument:
+        """The same by the project's name."""
+        if document := await self._find(name):
             return document
-        raise UnknownProject(f"There is no project {event.project!r}.")
+        raise UnknownProject(f"There is no project {name!r}.")
 
     async def _look_up(self, names: Sequence[str]) -> None:
         """Take over what this service's own store has, whichever replica wrote it."""
@@ -98,9 +101,15 @@ class Projects:
         """For handlers: the projects of a batch by name; drops an event of one that nobody knows."""
         return {name: await self.of_event(event) for name, event in {m.event.project: m.event for m in batch}.items()}
 
+    async def _find(self, name: str) -> ProjectDocument | None:
+        if name not in self._known:
+            await self._look_up([name])
+        if name not in self._known and self._service.app_id != self._service.settings.projects_owner:
+            await self._ask(name)
+        return self._known.get(name)
+
     async def _ask(self, name: str) -> None:
-        try:
-            answer = await self._service.peers.get(OWNER, f"v1/projects/{name}", {})
-        except (KeyError, Retry):
-            return
-        self._known[name] = ProjectDocument.model_validate(answer)
+        owner = self._service.settings.projects_owner
+        with contextlib.suppress(KeyError):
+            answer = await self._service.peers.get(owner, f"v1/projects/{name}", {})
+            self._known[name] = ProjectDocument.model_validate(answer)

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -19,8 +20,8 @@ from services.runtime.access import Tokens, needs
 from services.runtime.deadletters import DeadLetters
 from services.runtime.errors import Conflict, Retry
 from services.runtime.inbox import Handler, Inbox, Subscription
-from services.runtime.outbox import Outbox
-from services.runtime.ports import Blobs, Clock, Peers, Ports, State
+from services.runtime.outbox import FULL, Outbox
+from services.runtime.ports import Blobs, Clock, Peers, Ports, Publisher, State
 from services.runtime.projects import Projects
 from services.runtime.settings import RuntimeSettings
 from services.runtime.unit import Unit
@@ -29,7 +30,22 @@ from services.runtime.workflow import Workflows
 log = structlog.get_logger()
 
 VERSION = "0.1.0"
+MAIN = ""  # the lane that every service has
+Through = Callable[[Publisher], Publisher]
 Connect = Callable[[RuntimeSettings], Awaitable[tuple[Ports, Callable[[], Awaitable[None]]]]]
+
+
+def _as_it_is(publisher: Publisher) -> Publisher:
+    return publisher
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A way out: the broker's component (none: the service's own), what is put before it, and how much may wait."""
+
+    bus: str | None = None
+    through: Through = _as_it_is
+    full: int = FULL
 
 
 class Service:
@@ -43,7 +59,8 @@ class Service:
         self.settings = settings
         self._connect = connect
         self._ports: Ports | None = None
-        self._outbox: Outbox | None = None
+        self._lanes: dict[str, Lane] = {MAIN: Lane()}
+        self._outboxes: dict[str, Outbox] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._says: set[type[Event]] = set()
         self._loops: list[tuple[float, Callable[[], Awaitable[None]]]] = []
@@ -90,18 +107,24 @@ class Service:
 
     @property
     def outbox(self) -> Outbox:
-        if self._outbox is None:
+        return self.outboxes[MAIN]
+
+    @property
+    def outboxes(self) -> Mapping[str, Outbox]:
+        """One for each lane."""
+        if not self._outboxes:
             raise RuntimeError(f"{self.app_id} has not started")
-        return self._outbox
+        return self._outboxes
 
     @property
     def deadletters(self) -> DeadLetters:
         return DeadLetters(self.state, self.clock)
 
-    async def unit(self) -> Unit:
-        """A new unit of work."""
-        await self.outbox.ready()
-        return Unit(self.state, self.outbox)
+    async def unit(self, lane: str = MAIN) -> Unit:
+        """A new unit of work, whose events leave by a lane."""
+        outbox = self.outboxes[lane]
+        await outbox.ready()
+        return Unit(self.state, outbox)
 
     def lock(self, name: str) -> asyncio.Lock:
         """One lock a name in this process: it saves conflicts, the etags prevent what it cannot."""
@@ -110,19 +133,31 @@ class Service:
     # How a service is put together.
 
     def on(
-        self, *events: type[Event], emits: Sequence[type[Event]] = (), serial: str | None = None
+        self,
+        *events: type[Event],
+        emits: Sequence[type[Event]] = (),
+        serial: str | None = None,
+        lane: str = MAIN,
     ) -> Callable[[Handler], Handler]:
-        """Handle batches of these events; `emits` says what may follow from them.
+        """Handle batches of these events; `emits` says what may follow from them, and by which lane.
 
         Handlers with the same `serial` take turns, commit included, and so do holders of `lock(serial)`.
         """
 
         def register(handler: Handler) -> Handler:
             for event in events:
-                self.inbox.subscriptions[event] = Subscription(event, handler, tuple(emits), serial)
+                self.inbox.subscriptions[event] = Subscription(event, handler, tuple(emits), serial, lane)
             return handler
 
         return register
+
+    def lane(self, name: str = MAIN, bus: str | None = None, *, through: Through = _as_it_is, full: int = FULL) -> None:
+        """Have another way out, with an outbox of its own: a broker that is away then holds up no other.
+
+        `bus` is the broker's component, `through` may put itself before its publisher, `full` is how many units may
+        wait. Without a name it is about the main lane, that every service has.
+        """
+        self._lanes[name] = Lane(bus, through, full)
 
     def says(self, *events: type[Event]) -> None:
         """Declare what routes and background work may emit, beside what handlers do."""
@@ -163,8 +198,9 @@ class Service:
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         self._ports, close = await self._connect(self.settings)
-        self._outbox = Outbox(self.state, self._ports.publisher, self.clock, self._wrap, self.settings.replica)
-        await _patiently(self._outbox.start)
+        self._outboxes = {name: self._outbox_of(name, lane) for name, lane in self._lanes.items()}
+        for outbox in self._outboxes.values():
+            await _patiently(outbox.start)
         for start in self._starts:
             await _patiently(start)
         loops = [asyncio.create_task(_forever(seconds, work)) for seconds, work in self._loops]
@@ -177,9 +213,17 @@ class Service:
             await asyncio.gather(*loops, return_exceptions=True)
             for stop in reversed(self._stops):
                 await stop()
-            await self._outbox.stop()
+            await asyncio.gather(*(outbox.stop() for outbox in self._outboxes.values()))
             await close()
             self._ports = None
+
+    def _outbox_of(self, name: str, lane: "Lane") -> Outbox:
+        ports = self._bound
+        if lane.bus is not None and ports.bus is None:
+            raise RuntimeError(f"{self.app_id} has no way to the broker {lane.bus}")
+        publisher = ports.bus(lane.bus) if lane.bus is not None and ports.bus else ports.publisher
+        publisher, slot = lane.through(publisher), self.settings.replica
+        return Outbox(self.state, publisher, self.clock, self._wrap, slot, lane=name, full=lane.full)
 
     def _turn(self, serial: str | None) -> contextlib.AbstractAsyncContextManager[Any]:
         return self.lock(serial) if serial else contextlib.nullcontext()
@@ -231,7 +275,7 @@ def _common_routes(service: Service) -> None:
 
     @api.get("/metrics", dependencies=[needs("viewer")])
     async def metrics() -> Response:
-        telemetry.WAITING.set(service.outbox.waiting)
+        telemetry.WAITING.set(sum(outbox.waiting for outbox in service.outboxes.values()))
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     @api.get("/v1/openapi.json", dependencies=[needs("viewer")])

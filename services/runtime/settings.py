@@ -20,6 +20,7 @@ class RuntimeSettings(BaseSettings):
     siteid: str = "local"
     statestore: str = "statestore"
     pubsub: str = "pubsub"
+    projects_owner: str = Field(default="retrain-trigger", description="app id that is asked about unknown projects")
     replica: int | None = Field(default=None, description="outbox slot, where whoever starts replicas numbers them")
     max_body: int = Field(default=32 << 20, description="bytes of a request body", gt=0)
     log_level: str = "info"

@@ -2,8 +2,10 @@
 
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import orjson
 
 from services.contracts.envelope import Message
 from services.contracts.events import Event
@@ -19,6 +21,7 @@ class Emission:
     event: Event
     cause: Message[Any] | None = None
     guard: str | None = None
+    envelope: bytes | None = None  # of an event that is handed on as it came
 
 
 class Unit:
@@ -75,6 +78,10 @@ class Unit:
     def emit(self, event: Event, cause: Message[Any] | None = None, guard: str | None = None) -> None:
         """Publish `event` once this unit is committed; with several guards, say which one it follows from."""
         self._emissions.append(Emission(event, cause, guard))
+
+    def forward(self, message: Message[Any], guard: str | None = None) -> None:
+        """Publish an event of somebody else's, envelope and all, once this unit is committed."""
+        self._emissions.append(Emission(message.event, None, guard, orjson.dumps(message.envelope)))
 
     def then(self, callback: Callable[[], None]) -> None:
         """Call this once everything is written: the place to change what is only in memory."""
@@ -136,7 +143,7 @@ class Unit:
         if len(self._guards) != 1:
             return self._emissions
         (only,) = self._guards
-        return [Emission(e.event, e.cause, e.guard or only) for e in self._emissions]
+        return [replace(e, guard=e.guard or only) for e in self._emissions]
 
     def _value(self, key: str) -> Any | None:
         op = self._ops.get(key)

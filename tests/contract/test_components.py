@@ -62,13 +62,14 @@ def test_resiliency_is_alone_in_its_file() -> None:
 
 
 def test_every_subscription_is_scoped_and_has_somewhere_for_its_dead() -> None:
-    app_ids = {app.app_id for app in read_run_file(DAPR / "dapr.yaml").apps}
-    heard: set[tuple[str, str]] = set()
+    app_ids = {app.app_id for app in read_run_file(DAPR / "dapr.yaml").apps} | {"uplink"}
+    heard: set[tuple[str, str, str]] = set()
     for subscription in documents(DAPR / "subscriptions.yaml"):
         [app_id], spec = subscription["scopes"], subscription["spec"]
         assert app_id in app_ids
-        assert (app_id, spec["topic"]) not in heard
-        heard.add((app_id, spec["topic"]))
+        assert (app_id, spec["pubsubname"], spec["topic"]) not in heard
+        heard.add((app_id, spec["pubsubname"], spec["topic"]))
+        assert spec["pubsubname"] == "pubsub" or (app_id, spec["pubsubname"]) == ("uplink", "cloud")
         assert spec["metadata"] == {"rawPayload": "true"}
         if spec["topic"] == f"dlq-{app_id}":
             assert spec["routes"]["default"] == "/events/dlq"
@@ -76,7 +77,7 @@ def test_every_subscription_is_scoped_and_has_somewhere_for_its_dead() -> None:
         else:
             assert spec["routes"]["default"] == f"/events/{spec['topic']}"
             assert spec["deadLetterTopic"] == f"dlq-{app_id}"
-    assert {(app_id, f"dlq-{app_id}") for app_id in app_ids} <= heard
+    assert {(app_id, bus, f"dlq-{app_id}") for app_id, bus, _ in heard} <= heard
 
 
 def test_no_python_in_the_dapr_folder_hides_the_sdk() -> None:

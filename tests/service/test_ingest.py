@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Running, started, wait_until
+from conftest import SIDECAR_TOKEN, Running, started, wait_until
 from worlds import png, project
 
 from services.contracts.events import (
@@ -114,7 +114,7 @@ async def test_every_refusal(tmp_path: Path) -> None:
         ahead, near = (NOW + timedelta(seconds=301)).isoformat(), (NOW + timedelta(seconds=299)).isoformat()
         picture = png(1)
         jpeg = b"\xff\xd8\xff\xe0" + b"0" * 20
-        claim = {"uri": "memory:uploads/default/a", "sha256": "0" * 64, "bytes": 1, "media_type": "image/png"}
+        claim = {"uri": "blob:uploads/default/a", "sha256": "0" * 64, "bytes": 1, "media_type": "image/png"}
         await running.blobs.put("uploads/default/a", picture)
         await running.blobs.put("samples/table/aa/secret", picture)
         table = "/v1/samples?project=table"
@@ -162,11 +162,11 @@ async def test_every_refusal(tmp_path: Path) -> None:
             "long attributes": (await post(in_base64(picture, attributes={"x": "y" * 17_000})), 422),
             "claim hash": (await claiming(), 422),
             "claim size": (await claiming(sha256=sha256(picture)), 422),
-            "claim of nothing": (await claiming(uri="memory:uploads/default/b"), 422),
+            "claim of nothing": (await claiming(uri="blob:uploads/default/b"), 422),
             "foreign": (await claiming(uri="https://elsewhere.example/a"), 403),
-            "another project's": (await claiming(uri="memory:samples/table/aa/secret"), 403),
-            "a way around": (await claiming(uri="memory:uploads/default/../../samples/table/aa/secret"), 403),
-            "not content": (await claiming(uri="memory:models/default/x.onnx"), 403),
+            "another project's": (await claiming(uri="blob:samples/table/aa/secret"), 403),
+            "a way around": (await claiming(uri="blob:uploads/default/../../samples/table/aa/secret"), 403),
+            "not content": (await claiming(uri="blob:models/default/x.onnx"), 403),
             "unknown project": (await send(running, picture, "/v1/samples?project=nope"), 404),
             "role": (await running.call("POST", "/v1/samples", role="annotator", json={}), 403),
         }
@@ -432,3 +432,30 @@ async def test_a_store_that_is_down_is_a_503_and_the_lane_goes_on(tmp_path: Path
         running.state.commit = commit  # type: ignore[method-assign]
         answers = await asyncio.gather(*(send(running, png(n)) for n in range(5)))
         assert [answer.status_code for answer in answers] == [201] * 5
+
+
+async def test_sensors_send_by_mqtt_and_what_is_no_sample_is_shelved(tmp_path: Path) -> None:
+    async with ingesting(tmp_path) as running:
+
+        async def sent(topic: str, payload: bytes, token: str = SIDECAR_TOKEN) -> int:
+            headers = {"topic": topic, "dapr-api-token": token, "content-type": "application/json"}
+            return (await running.client.post("/sensors", content=payload, headers=headers)).status_code
+
+        picture = png(77)
+        assert [await sent("halfsure/default/cam-1", picture) for _ in range(3)] == [200] * 3
+        assert await sent("halfsure/table/scale", b'{"a": 1, "b": 2}') == 200
+        assert await sent("halfsure/default/cam-1", picture, "another token") == 401
+        ingested = await running.data(SampleIngested)
+        assert ingested[0]["sample_id"] == sample_id("default", sha256(picture))
+        assert [row["stream_id"] for row in ingested] == ["cam-1", "scale"]
+        bad = {
+            "halfsure/default/cam-1": b"no picture",
+            "halfsure/nobody/cam-1": picture,
+            "elsewhere": picture,
+            "halfsure/table/scale": b'{"a": NaN}',
+        }
+        for topic, payload in bad.items():
+            assert await sent(topic, payload) == 200
+        letters = (await running.call("GET", "/v1/deadletters")).json()["items"]
+        kept = {letter["topic"]: await running.blobs.get(letter["event"]["content"]["uri"]) for letter in letters}
+        assert kept == bad

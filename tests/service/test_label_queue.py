@@ -480,7 +480,7 @@ async def test_a_schema_that_drops_a_used_label_says_what_becomes_of_it(queue: R
 
 async def test_import_takes_each_line_for_itself(queue: Running) -> None:
     row = line(9)
-    stored = {"uri": "memory:samples/default/aa/b", "sha256": "a" * 64, "bytes": 3, "media_type": "image/png"}
+    stored = {"uri": "blob:samples/default/aa/b", "sha256": "a" * 64, "bytes": 3, "media_type": "image/png"}
     known = sample_id("default", "known")
     results = await upload(
         queue,
@@ -498,8 +498,8 @@ async def test_import_takes_each_line_for_itself(queue: Running) -> None:
             b"{broken",
             b'{"value": NaN}',
             b"[1]",
-            {"sample_id": known, "content": {**stored, "uri": "memory:samples/other/aa/b"}, "value": "owl"},
-            {"sample_id": known, "content": {**stored, "uri": "memory:samples/default/../../x"}, "value": "owl"},
+            {"sample_id": known, "content": {**stored, "uri": "blob:samples/other/aa/b"}, "value": "owl"},
+            {"sample_id": known, "content": {**stored, "uri": "blob:samples/default/../../x"}, "value": "owl"},
             {**line(11), "value": ["cat"]},
         ],
         "evaluation",
@@ -509,7 +509,7 @@ async def test_import_takes_each_line_for_itself(queue: Running) -> None:
     assert [result["line"] for result in results] == list(range(len(results)))
     content = png(9)
     assert results[0]["sample_id"] == sample_id("default", sha256(content))
-    assert queue.blobs.contents[f"memory:samples/default/{sha256(content)[:2]}/{sha256(content)}"] == content
+    assert queue.blobs.contents[f"blob:samples/default/{sha256(content)[:2]}/{sha256(content)}"] == content
     accepted = await queue.data(LabelAccepted)
     assert [(event["value"], event["split"], event["origin"]) for event in accepted] == [
         (value, "evaluation", "import") for value in ("cat", "dog", "owl")

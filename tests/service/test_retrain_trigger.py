@@ -116,7 +116,7 @@ SPEC: dict[str, Any] = {
 
 def label(number: int, split: str = "train", revision: int = 1, **more: Any) -> LabelAccepted:
     content = png(10 + number % 80 if number % 2 == 0 else 170 + number % 80, corner=number // 256)
-    uri = f"memory:samples/default/{sha256(content)}"
+    uri = f"blob:samples/default/{sha256(content)}"
     fields = {
         "project": "default",
         "sample_id": sample_id("default", f"{split}-{number}"),
@@ -557,8 +557,8 @@ async def test_a_model_of_ones_own(tmp_path: Path) -> None:
     [
         ({"artefact": "%%%"}, "/artefact"),
         ({"artefact": base64.b64encode(b"not a model").decode()}, "/manifest/sha256"),
-        ({"artefact": {"uri": "memory:models/another/x.onnx"}}, "/artefact/uri"),
-        ({"artefact": {"uri": "memory:models/default/x.onnx"}}, "/artefact/uri"),
+        ({"artefact": {"uri": "blob:models/another/x.onnx"}}, "/artefact/uri"),
+        ({"artefact": {"uri": "blob:models/default/x.onnx"}}, "/artefact/uri"),
         ({"manifest": {"labels": ["dark", "odd"]}}, "/manifest/labels"),
         ({"manifest": {"outputs": {"probabilities": "nope"}}}, "/artefact"),
     ],

@@ -28,7 +28,7 @@ from services.runtime.memory import MemoryState
 from services.runtime.ports import Delete, Op, Ports, Put
 from services.select_uncertain.app import create
 
-CONTENT = Content(uri="memory:x", sha256=sha256(b"x"), bytes=1, media_type="image/png")
+CONTENT = Content(uri="blob:x", sha256=sha256(b"x"), bytes=1, media_type="image/png")
 LABELS = ["a", "b"]
 
 

@@ -17,7 +17,7 @@ from services.label_queue.tasks import FREE, MOVES, OPEN, IllegalMove, LeaseLost
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 TTL = timedelta(seconds=120)
 HOLD = timedelta(minutes=30)
-CONTENT = Content(uri="memory:x", sha256="0" * 64, bytes=1, media_type="image/png")
+CONTENT = Content(uri="blob:x", sha256="0" * 64, bytes=1, media_type="image/png")
 
 
 def selected(round_id: str = "rnd_1", required: int = 1, **more: Any) -> SampleSelected:

@@ -1,0 +1,34 @@
+"""REST of uplink: the projects that the site knows, and what waits for the cloud."""
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from services.contracts.problem import not_found
+from services.runtime.access import needs
+from services.runtime.service import MAIN, Service
+
+CLOUD = "cloud"
+
+
+def routes(service: Service) -> APIRouter:
+    """The router; the site's services read projects here instead of from their owner, who is in the cloud."""
+    router = APIRouter(prefix="/v1")
+
+    @router.get("/projects/{name}", dependencies=[needs("viewer")])
+    async def project(name: str) -> dict[str, Any]:
+        document = await service.projects.get(name)
+        if document is None:
+            raise not_found("project", name)
+        return document.model_dump(mode="json")
+
+    @router.get("/uplink", dependencies=[needs("viewer")])
+    async def uplink() -> dict[str, Any]:
+        up, down = service.outboxes[CLOUD], service.outboxes[MAIN]
+        return {
+            "site": service.settings.siteid,
+            "up": {"waiting": up.waiting, "published": up.published},
+            "down": {"waiting": down.waiting, "published": down.published},
+        }
+
+    return router

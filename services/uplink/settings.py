@@ -1,0 +1,19 @@
+"""What uplink reads from its environment."""
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class UplinkSettings(BaseSettings):
+    """The way to the cloud, and how much may wait for it."""
+
+    model_config = SettingsConfigDict(env_prefix="HALFSURE_UPLINK_", frozen=True)
+
+    cloud: str = Field(default="cloud", description="component of the cloud's broker")
+    cloud_blobs: str = Field(
+        default="", validation_alias="HALFSURE_CLOUD_BLOBS", description="url of the cloud's blob store"
+    )
+    waiting: int = Field(default=65_536, ge=1, description="units of events that may wait while the cloud is away")
+    at_once: int = Field(default=8, ge=1, description="contents carried at a time")
+    blob_seconds: float = Field(default=60.0, gt=0, description="time that carrying one content may take")
+    remember_days: int = Field(default=30, ge=1, description="how long an event that was handed on is known again")
