@@ -9,9 +9,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+from services.cli.profiles import PROFILES
+from services.cli.settings import StackSettings
 from services.cli.toolchain import cache_root
 
 AZURITE = "3.35.0"
@@ -63,6 +67,35 @@ def need_proton() -> None:
         raise NoBacking("no python-qpid-proton for the Service Bus stand-in: `halfsure setup --profile azure` gets it")
 
 
+def needs(settings: StackSettings) -> list[tuple[str, Callable[[], object]]]:
+    """(what, how it is looked for) of all servers behind the profile but Redis; the look raises NoBacking."""
+    looks: dict[str, Callable[[], object]] = {
+        "servicebus": need_proton,
+        "postgres": find_postgres,
+        "azurite": find_azurite,
+        "mosquitto": find_mosquitto,
+    }
+    wanted = [name for place in PROFILES[settings.profile] for name in place.backing]
+    return [(name, looks[name]) for name in wanted if name in looks]
+
+
+def missing_backing(settings: StackSettings) -> list[tuple[str, Callable[[], None]]]:
+    """(what, how to get it) of what is missing and can be got by us. Raises NoBacking for the rest."""
+    ways: dict[str, Callable[[], None]] = {
+        "servicebus": partial(install_proton, settings.root),
+        "azurite": install_azurite,
+    }
+    found = []
+    for name, look in needs(settings):
+        try:
+            look()
+        except NoBacking:
+            if name not in ways:
+                raise
+            found.append((name, ways[name]))
+    return found
+
+
 def install_azurite() -> None:
     """Get Azurite with npm, about 20 s and 190 MB."""
     npm = shutil.which("npm")
@@ -90,7 +123,9 @@ def postgres_command(programs: Path, port: int, folder: Path) -> tuple[str, ...]
     data = folder / "postgres"
     # It refuses to run as root; in a user namespace of its own it is nobody, and files are still ours.
     nobody = ("unshare", "--user", "--map-user=65534", "--map-group=65534") if os.geteuid() == 0 else ()
-    make = f'[ -f "$1/PG_VERSION" ] || "{programs}/initdb" --pgdata "$1" --auth trust --username halfsure --encoding UTF8'
+    make = (
+        f'[ -f "$1/PG_VERSION" ] || "{programs}/initdb" --pgdata "$1" --auth trust --username halfsure --encoding UTF8'
+    )
     run = f'exec "{programs}/postgres" -D "$1" -p {port} -k "" -c listen_addresses=127.0.0.1 -c max_connections=100'
     return (*nobody, "/bin/sh", "-c", f"{make} && {run}", "postgres", str(data))
 

@@ -12,7 +12,7 @@ import numpy as np
 from services.cli.datasets import Item
 from services.cli.player import Plan
 from services.cli.rest import Rest
-from services.runtime.blobs import FolderBlobs
+from services.runtime.ports import Blobs
 
 RANDOM_ORDERS = 3  # random labellings, of which the mean is shown
 
@@ -21,7 +21,7 @@ class BaselineFailed(Exception):
     """The offline comparison could not be made."""
 
 
-async def baseline(plan: Plan, rest: Rest, blobs: FolderBlobs, folder: Path, counts: Sequence[int]) -> dict[str, Any]:
+async def baseline(plan: Plan, rest: Rest, blobs: Blobs, folder: Path, counts: Sequence[int]) -> dict[str, Any]:
     """{baseline_random: [{labels, accuracy}], full_supervised_accuracy} by the project's own extractor and trainer."""
     project = await rest.get("retrain-trigger", f"/v1/projects/{plan.project}")
     extractor = folder / "extractor.onnx"

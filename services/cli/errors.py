@@ -1,5 +1,6 @@
 """The errors a user can put right."""
 
+from services.cli.backing import NoBacking
 from services.cli.baseline import BaselineFailed
 from services.cli.build import BuildFailed
 from services.cli.home import AlreadyRunning
@@ -16,6 +17,7 @@ EXPECTED = (
     BadPorts,
     BaselineFailed,
     BuildFailed,
+    NoBacking,
     NoRedis,
     NoRuntime,
     PortsBusy,

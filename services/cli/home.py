@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -46,11 +46,13 @@ class Home:
     def record_file(self) -> Path:
         return self.path / "stack.json"
 
-    def create(self) -> None:
-        """Make the folder and its parts; only the owner may look in."""
+    def create(self, places: Sequence[str] = ("",)) -> None:
+        """Make the folder and its parts, and those of each place in it; only the owner may look in."""
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for part in ("logs", "redis", "scheduler", "blobs", "state", ".dapr"):
-            (self.path / part).mkdir(exist_ok=True, mode=0o700)
+        parts = ["logs", "scheduler", "state"]
+        parts += [part for name in places for part in (name, *(f"{name}/{own}" for own in ("redis", "blobs", ".dapr")))]
+        for part in parts:
+            (self.path / part.strip("/")).mkdir(exist_ok=True, mode=0o700)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

@@ -109,6 +109,12 @@ class Player:
         """Say what is to be learnt."""
         self._enter("making the project")
         await self._rest.post("retrain-trigger", "/v1/projects", json=self._plan.document())
+        # A device hears of it by the bus.
+        deadline = time.monotonic() + STALL_SECONDS
+        while not await self._known():
+            if time.monotonic() > deadline:
+                raise Stalled("ingest has not heard of the project; `halfsure logs uplink` may say why")
+            await asyncio.sleep(0.1)
 
     async def play(self) -> Progress:
         """From an empty project to the last label's model. Raises Stalled, Refused or ConnectionError."""
@@ -128,6 +134,15 @@ class Player:
                 await asyncio.sleep(0.2)
         self._enter("done")
         return self.progress
+
+    async def _known(self) -> bool:
+        try:
+            await self._rest.get("ingest", "/v1/samples", limit=1)
+        except Refused as refused:
+            if refused.status != 404:
+                raise
+            return False
+        return True
 
     # What people do.
 

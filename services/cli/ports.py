@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import psutil
 
+from services.cli.profiles import PORTS, PROFILES, apps_of
 from services.cli.runfile import RunFile
 from services.cli.settings import StackSettings
 
-REDIS = 8179
 _NAMED_AT_MOST = 5
 
 
@@ -39,8 +39,9 @@ def port_key(app_id: str) -> str:
 def plan_ports(run_file: RunFile, settings: StackSettings) -> PortPlan:
     """Every port of the stack: from the run file, shifted by the offset, or as overridden by name."""
     placement, scheduler = run_file.placement_port, run_file.scheduler_port
+    backing = [name for place in PROFILES[settings.profile] for name in place.backing]
     base = {
-        "redis": REDIS,
+        **{name: port for one in backing for name, port in PORTS[one].items()},
         "placement": placement,
         "placement_health": placement + 1,
         "placement_metrics": placement + 2,
@@ -51,7 +52,7 @@ def plan_ports(run_file: RunFile, settings: StackSettings) -> PortPlan:
         "scheduler_etcd_client": scheduler + 3,
         "scheduler_etcd_peer": scheduler + 4,
     }
-    for app in run_file.apps:
+    for _, app in apps_of(settings.profile, run_file):
         key = port_key(app.app_id)
         base[key] = app.app_port
         base[f"{key}_http"] = app.http_port

@@ -19,11 +19,12 @@ _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 @dataclass(frozen=True)
 class Readiness:
-    """When a process counts as ready: a URL answers 2xx, or a Redis answers PONG."""
+    """When a process counts as ready: a URL answers 2xx, a Redis answers PONG, or a port takes connections."""
 
     url: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     redis: tuple[str, int] | None = None
+    tcp: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ Profile = Literal["local", "iotedge", "azure"]
 Backing = Literal["redis", "servicebus", "postgres", "azurite", "mosquitto", "wan"]
 
 SITE = "edge-1"
-PORTS: Mapping[Backing, Mapping[str, int]] = {
+PORTS: Mapping[str, Mapping[str, int]] = {
     "redis": {"redis": 8179},
     "servicebus": {"servicebus": 8191},
     "postgres": {"postgres": 8192},

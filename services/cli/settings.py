@@ -5,6 +5,8 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from services.cli.profiles import Profile
+
 
 def default_root() -> Path:
     """The folder that holds `dapr/` and `components/`: the checkout this package was installed from."""
@@ -20,6 +22,7 @@ class StackSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="HALFSURE_", env_nested_delimiter="__", frozen=True, extra="ignore")
 
+    profile: Profile = "local"
     home: Path = Path(".halfsure")
     root: Path = Field(default_factory=default_root)
     run_file: Path | None = Field(default=None, description="another multi-app run file than dapr/dapr.yaml")

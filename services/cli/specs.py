@@ -2,18 +2,21 @@
 
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
+from services.cli import backing as servers
 from services.cli.home import Home, Secrets
 from services.cli.ports import PortPlan, port_key
 from services.cli.process import ProcessSpec, Readiness
+from services.cli.profiles import PORTS, PROFILES, SITE, Backing, Place, apps_of
 from services.cli.redis import find_redis_server, redis_command, split_host
 from services.cli.runfile import App, RunFile
 from services.cli.settings import StackSettings
 
-REDIS_STAGE, CONTROL_STAGE, SIDECAR_STAGE, APP_STAGE = range(4)
+BACKING_STAGE, CONTROL_STAGE, SIDECAR_STAGE, APP_STAGE = range(4)
 _LOOPBACK = "127.0.0.1"
 _APP_GRACEFUL_SECONDS = "3"
 
@@ -30,6 +33,15 @@ class Plan:
     dapr_bin: Path
 
     @property
+    def places(self) -> tuple[Place, ...]:
+        return PROFILES[self.settings.profile]
+
+    @cached_property
+    def signature(self) -> str:
+        """For the container of blobs, the same for all processes."""
+        return servers.signature()
+
+    @property
     def redis_host(self) -> str:
         return self.settings.redis_host or f"{_LOOPBACK}:{self.ports['redis']}"
 
@@ -38,13 +50,14 @@ def sidecar_name(app_id: str) -> str:
     return f"{app_id}-sidecar"
 
 
-def shared_environment(plan: Plan) -> dict[str, str]:
-    """What the sidecars and services find in their environment, whoever starts them."""
+def shared_environment(plan: Plan, place: Place) -> dict[str, str]:
+    """What the sidecars and services of a place find in their environment, whoever starts them."""
     return {
-        "HALFSURE_REDIS_HOST": plan.redis_host,
+        **_addresses(plan, place),
+        **place.settings,
+        "HALFSURE_PROFILE": plan.settings.profile,
         "HALFSURE_TOKENS": str(plan.home.tokens_file),
-        "HALFSURE_BLOBS": (plan.home.path / "blobs").as_uri(),
-        "HALFSURE_SITEID": plan.settings.siteid,
+        "HALFSURE_SITEID": place.siteid or plan.settings.siteid,
         "APP_API_TOKEN": plan.secrets.app_api,
         "DAPR_API_TOKEN": plan.secrets.dapr_api,
         # Sidecars listen on loopback only, so that is the address they give each other.
@@ -52,10 +65,37 @@ def shared_environment(plan: Plan) -> dict[str, str]:
     }
 
 
+def _addresses(plan: Plan, place: Place) -> dict[str, str]:
+    """Where this place's servers are: the only difference, besides its components, between profiles."""
+    ports, found = plan.ports, {}
+    for backing in place.backing:
+        match backing:
+            case "redis":
+                found["HALFSURE_REDIS_HOST"] = plan.redis_host
+                found["HALFSURE_BLOBS"] = (place.folder(plan.home.path) / "blobs").as_uri()
+            case "servicebus":
+                found["HALFSURE_SERVICEBUS_CONNECTION"] = servers.servicebus_connection(ports["servicebus"])
+            case "postgres":
+                found["HALFSURE_POSTGRES_CONNECTION"] = servers.postgres_connection(ports["postgres"])
+            case "azurite":
+                found["HALFSURE_BLOBS"] = f"{servers.container_url(ports['azurite'])}?{plan.signature}"
+            case "mosquitto":
+                found["HALFSURE_MQTT_URL"] = f"tcp://{_LOOPBACK}:{ports['mosquitto']}"
+            case "wan":
+                found["HALFSURE_SERVICEBUS_CONNECTION"] = servers.servicebus_connection(ports["wan_servicebus"])
+                found["HALFSURE_CLOUD_BLOBS"] = f"{servers.container_url(ports['wan_blobs'])}?{plan.signature}"
+    return found
+
+
 def infrastructure(plan: Plan) -> list[ProcessSpec]:
-    """Redis (unless a running one is configured), placement and scheduler."""
-    control = [_placement(plan), _scheduler(plan)]
-    return control if plan.settings.redis_host else [_redis(plan), *control]
+    """The servers behind the profile (but no Redis if a running one is configured), placement and scheduler."""
+    backing = [
+        _BACKING[name](plan, place.folder(plan.home.path))
+        for place in plan.places
+        for name in place.backing
+        if name != "redis" or not plan.settings.redis_host
+    ]
+    return [*backing, _placement(plan), _scheduler(plan)]
 
 
 def external_redis(plan: Plan) -> tuple[str, int] | None:
@@ -65,26 +105,81 @@ def external_redis(plan: Plan) -> tuple[str, int] | None:
 
 def applications(plan: Plan) -> list[ProcessSpec]:
     """Each service's sidecar and the service itself."""
-    return [spec for app in plan.run_file.apps for spec in (_sidecar(plan, app), _service(plan, app))]
+    apps = apps_of(plan.settings.profile, plan.run_file)
+    return [spec for place, app in apps for spec in (_sidecar(plan, place, app), _service(plan, place, app))]
 
 
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:
     return {**os.environ, **extra}
 
 
-def _redis(plan: Plan) -> ProcessSpec:
-    port = plan.ports["redis"]
+def _server(
+    plan: Plan, name: str, command: tuple[str, ...], folder: Path, ready: Readiness | None = None
+) -> ProcessSpec:
+    ports = {port: plan.ports[port] for port in PORTS[name]}
+    port = next(iter(ports.values()))
     return ProcessSpec(
-        name="redis",
-        command=redis_command(find_redis_server(), port, plan.home.path / "redis"),
-        stage=REDIS_STAGE,
-        cwd=plan.home.path,
+        name=name,
+        command=command,
+        stage=BACKING_STAGE,
+        cwd=folder,
         env=_environment({}),
-        readiness=Readiness(redis=(_LOOPBACK, port)),
-        log=plan.home.logs / "redis.log",
-        ports={"redis": port},
-        url=f"redis://{_LOOPBACK}:{port}",
+        readiness=ready or Readiness(tcp=(_LOOPBACK, port)),
+        log=plan.home.logs / f"{name}.log",
+        ports=ports,
+        url=f"{_LOOPBACK}:{port}",
     )
+
+
+def _redis(plan: Plan, folder: Path) -> ProcessSpec:
+    port = plan.ports["redis"]
+    command = redis_command(find_redis_server(), port, folder / "redis")
+    return replace(
+        _server(plan, "redis", command, folder, Readiness(redis=(_LOOPBACK, port))), url=f"redis://{_LOOPBACK}:{port}"
+    )
+
+
+def _servicebus(plan: Plan, folder: Path) -> ProcessSpec:
+    servers.need_proton()
+    subscriptions = plan.settings.root / "dapr" / "subscriptions.yaml"
+    module = (sys.executable, "-m", "services.standins.servicebus")
+    command = (*module, "--port", str(plan.ports["servicebus"]), "--subscriptions", str(subscriptions), "--site", SITE)
+    return _server(plan, "servicebus", command, folder)
+
+
+def _postgres(plan: Plan, folder: Path) -> ProcessSpec:
+    return _server(
+        plan, "postgres", servers.postgres_command(servers.find_postgres(), plan.ports["postgres"], folder), folder
+    )
+
+
+def _azurite(plan: Plan, folder: Path) -> ProcessSpec:
+    port = plan.ports["azurite"]
+    command = servers.azurite_command(servers.find_azurite(), port, folder)
+    listing = f"{servers.container_url(port)}?restype=container&comp=list&maxresults=1&{plan.signature}"
+    return _server(plan, "azurite", command, folder, Readiness(url=listing))
+
+
+def _mosquitto(plan: Plan, folder: Path) -> ProcessSpec:
+    command = servers.mosquitto_command(servers.find_mosquitto(), plan.ports["mosquitto"], folder)
+    return _server(plan, "mosquitto", command, folder)
+
+
+def _wan(plan: Plan, folder: Path) -> ProcessSpec:
+    pairs = (("wan_servicebus", "servicebus"), ("wan_blobs", "azurite"))
+    forward = [part for near, far in pairs for part in ("--forward", f"{plan.ports[near]}:{plan.ports[far]}")]
+    # Ready without being asked: while it is cut it answers nobody, and that is no reason to start it again.
+    return _server(plan, "wan", (sys.executable, "-m", "services.standins.wan", *forward), folder, Readiness())
+
+
+_BACKING: Mapping[Backing, Callable[[Plan, Path], ProcessSpec]] = {
+    "redis": _redis,
+    "servicebus": _servicebus,
+    "postgres": _postgres,
+    "azurite": _azurite,
+    "mosquitto": _mosquitto,
+    "wan": _wan,
+}
 
 
 def _control(plan: Plan, name: str, flags: tuple[str, ...]) -> ProcessSpec:
@@ -127,17 +222,17 @@ def _scheduler(plan: Plan) -> ProcessSpec:
     return _control(plan, "scheduler", flags)
 
 
-def _sidecar(plan: Plan, app: App) -> ProcessSpec:
+def _sidecar(plan: Plan, place: Place, app: App) -> ProcessSpec:
     key, common = port_key(app.app_id), plan.run_file.common
     ports = {f"{key}_{kind}": plan.ports[f"{key}_{kind}"] for kind in ("http", "grpc", "metrics", "internal")}
     base = f"http://{_LOOPBACK}:{plan.ports[f'{key}_http']}"
     return ProcessSpec(
         name=sidecar_name(app.app_id),
-        command=(str(plan.dapr_bin / "daprd"), *_sidecar_flags(plan, app)),
+        command=(str(plan.dapr_bin / "daprd"), *_sidecar_flags(plan, place, app)),
         stage=SIDECAR_STAGE,
         # Name resolution keeps its file in the folder the sidecars run in.
-        cwd=plan.home.path,
-        env=_environment({**common.env, **app.env, **shared_environment(plan)}),
+        cwd=place.folder(plan.home.path),
+        env=_environment({**common.env, **app.env, **shared_environment(plan, place)}),
         readiness=Readiness(url=f"{base}/v1.0/healthz/outbound", headers={"dapr-api-token": plan.secrets.dapr_api}),
         log=plan.home.logs / f"{sidecar_name(app.app_id)}.log",
         ports=ports,
@@ -145,7 +240,7 @@ def _sidecar(plan: Plan, app: App) -> ProcessSpec:
     )
 
 
-def _sidecar_flags(plan: Plan, app: App) -> tuple[str, ...]:
+def _sidecar_flags(plan: Plan, place: Place, app: App) -> tuple[str, ...]:
     key, common, ports = port_key(app.app_id), plan.run_file.common, plan.ports
     flags = [
         *("--app-id", app.app_id, "--app-protocol", app.app_protocol),
@@ -155,13 +250,14 @@ def _sidecar_flags(plan: Plan, app: App) -> tuple[str, ...]:
         *("--dapr-internal-grpc-port", str(ports[f"{key}_internal"])),
         *("--dapr-internal-grpc-listen-address", _LOOPBACK),
         *("--metrics-port", str(ports[f"{key}_metrics"]), "--metrics-listen-address", _LOOPBACK),
-        *("--placement-host-address", f"{_LOOPBACK}:{ports['placement']}"),
-        *("--scheduler-host-address", f"{_LOOPBACK}:{ports['scheduler']}"),
         *("--log-level", common.log_level),
         *("--dapr-graceful-shutdown-seconds", _APP_GRACEFUL_SECONDS),
     ]
+    if place.control:
+        flags += ["--placement-host-address", f"{_LOOPBACK}:{ports['placement']}"]
+        flags += ["--scheduler-host-address", f"{_LOOPBACK}:{ports['scheduler']}"]
     for folder in common.resources_paths:
-        flags += ["--resources-path", str(plan.run_file.resolve(folder))]
+        flags += ["--resources-path", str(_of_place(plan.run_file.resolve(folder), place))]
     if common.config_file_path:
         flags += ["--config", str(plan.run_file.resolve(common.config_file_path))]
     if common.max_body_size:
@@ -177,7 +273,12 @@ def _sidecar_flags(plan: Plan, app: App) -> tuple[str, ...]:
     return tuple(flags)
 
 
-def _service(plan: Plan, app: App) -> ProcessSpec:
+def _of_place(resources: Path, place: Place) -> Path:
+    """The run file names the local profile's components; another place has its own beside them."""
+    return resources.with_name(place.components) if resources.parent.name == "components" else resources
+
+
+def _service(plan: Plan, place: Place, app: App) -> ProcessSpec:
     key, port = port_key(app.app_id), plan.ports[port_key(app.app_id)]
     http, grpc = plan.ports[f"{key}_http"], plan.ports[f"{key}_grpc"]
     scratch = plan.home.path / "state" / app.app_id
@@ -193,7 +294,7 @@ def _service(plan: Plan, app: App) -> ProcessSpec:
             {
                 **plan.run_file.common.env,
                 **app.env,
-                **shared_environment(plan),
+                **shared_environment(plan, place),
                 "APP_ID": app.app_id,
                 "APP_PORT": str(port),
                 "DAPR_HTTP_PORT": str(http),

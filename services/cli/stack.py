@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 from services.cli.home import Home, Secrets
 from services.cli.ports import plan_ports, port_key, refuse_busy
+from services.cli.profiles import PROFILES, apps_of
 from services.cli.reaping import reap
 from services.cli.runfile import read_run_file
 from services.cli.settings import StackSettings
-from services.cli.specs import Plan, applications, external_redis, infrastructure
+from services.cli.specs import Plan, applications, external_redis, infrastructure, shared_environment
 from services.cli.supervisor import StartFailed, Supervised, Supervisor, redis_answers
 from services.cli.toolchain import find_runtime
 
@@ -65,7 +66,7 @@ class Stack:
     def plan(self) -> Plan:
         """What is to run, with the state folder and its secrets made."""
         runtime = find_runtime(self.settings.dapr_bin)
-        self.home.create()
+        self.home.create([place.name for place in PROFILES[self.settings.profile]])
         return Plan(self.settings, self.run_file, self.ports, self.home, self.secrets, runtime.folder)
 
     @property
@@ -79,7 +80,7 @@ class Stack:
 
     @property
     def app_ids(self) -> tuple[str, ...]:
-        return tuple(app.app_id for app in self.run_file.apps)
+        return tuple(app.app_id for _, app in apps_of(self.settings.profile, self.run_file))
 
     @property
     def processes(self) -> Mapping[str, Supervised]:
@@ -95,6 +96,12 @@ class Stack:
     def url(self, app_id: str) -> str:
         """Where a service answers: `http://127.0.0.1:<port>`."""
         return f"http://127.0.0.1:{self.ports[port_key(app_id)]}"
+
+    def blobs(self, app_id: str) -> str:
+        """The url of the blob store that a service works with."""
+        plan = self.plan()
+        place = next(place for place, app in apps_of(self.settings.profile, self.run_file) if app.app_id == app_id)
+        return shared_environment(plan, place)["HALFSURE_BLOBS"]
 
     def pid(self, name: str) -> int | None:
         """The pid of a process now, None while it is being restarted."""

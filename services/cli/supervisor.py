@@ -206,6 +206,8 @@ class Supervisor:
     async def _is_ready(self, readiness: Readiness) -> bool:
         if readiness.redis is not None:
             return await redis_answers(*readiness.redis)
+        if readiness.tcp is not None:
+            return await connects(*readiness.tcp)
         if readiness.url is None or self._http is None:
             return True
         try:
@@ -231,6 +233,16 @@ class Supervisor:
             await asyncio.wait({process.task})
         if process.state != "failed":
             self._enter(process, "stopped")
+
+
+async def connects(host: str, port: int) -> bool:
+    """Whether somebody listens there."""
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), 2)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
 
 
 async def redis_answers(host: str, port: int) -> bool:

@@ -7,6 +7,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
+from services.cli.profiles import Profile
 from services.cli.settings import StackSettings
 
 out = Console()
@@ -24,6 +25,14 @@ HomeOption = Annotated[
     Path | None,
     typer.Option("--home", help="State folder (default: .halfsure here, or HALFSURE_HOME)."),
 ]
+ProfileOption = Annotated[
+    Profile | None,
+    typer.Option(
+        "--profile",
+        help="local: Redis and a folder. azure: Service Bus, PostgreSQL, Blob Storage, or what stands in for them here."
+        " iotedge: a device and its cloud. (default: local, or HALFSURE_PROFILE)",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 
@@ -36,10 +45,11 @@ def _plain(text: str) -> str:
     return text.replace("[", r"\[")
 
 
-def load_settings(home: Path | None) -> StackSettings:
+def load_settings(home: Path | None, profile: Profile | None = None) -> StackSettings:
     """Settings from the environment and the options; a bad one ends the command with the reason."""
     try:
-        return StackSettings() if home is None else StackSettings(home=home)
+        given = {"home": home, "profile": profile}
+        return StackSettings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         for problem in error.errors():
             name = "HALFSURE_" + "__".join(str(part) for part in problem["loc"]).upper()

@@ -1,6 +1,6 @@
 """Runs Azurite, Microsoft's stand-in for Blob Storage, and makes the container as soon as it answers.
 
-    python -m services.standins.azurite --container http://127.0.0.1:8193/ACCOUNT/CONTAINER -- azurite-blob ...
+python -m services.standins.azurite --container http://127.0.0.1:8193/ACCOUNT/CONTAINER -- azurite-blob ...
 """
 
 import argparse

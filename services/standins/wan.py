@@ -1,6 +1,6 @@
 """A device's way to the cloud on one machine: a forwarder that can be cut, SIGUSR1, and mended, SIGUSR2.
 
-    python -m services.standins.wan --forward 8195:8191 --forward 8196:8193
+python -m services.standins.wan --forward 8195:8191 --forward 8196:8193
 """
 
 import argparse

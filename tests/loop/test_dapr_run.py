@@ -66,7 +66,7 @@ async def test_dapr_run_reaches_a_model_from_no_label_at_all(scratch: Path, tmp_
         (inner / "config.yaml").write_text((folder / "config.yaml").read_text())
         environment = {
             **os.environ,
-            **shared_environment(plan),
+            **shared_environment(plan, plan.places[0]),
             "HALFSURE_STATE_DIR": str(scratch / "state"),
             "DAPR_RUNTIME_PATH": str(scratch / "runtime"),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",

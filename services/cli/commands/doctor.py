@@ -7,18 +7,19 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from services.cli.backing import missing_backing
 from services.cli.build import build_runtime
 from services.cli.checks import Finding, examine
-from services.cli.terminal import HomeOption, JsonOption, app, load_settings, out
+from services.cli.terminal import HomeOption, JsonOption, ProfileOption, app, load_settings, out
 from services.cli.toolchain import NoRuntime, find_cli, find_runtime
 
 _MARKS = {"ok": "[green]ok[/]", "optional": "[yellow]optional[/]", "missing": "[bold red]missing[/]"}
 
 
 @app.command()
-def doctor(home: HomeOption = None, json: JsonOption = False) -> None:
+def doctor(home: HomeOption = None, profile: ProfileOption = None, json: JsonOption = False) -> None:
     """Say what is installed, in which version, what is missing and how to get it. Exit code 1 if a need is unmet."""
-    findings = asyncio.run(examine(load_settings(home)))
+    findings = asyncio.run(examine(load_settings(home, profile)))
     complete = all(finding.verdict != "missing" for finding in findings)
     if json:
         out.print_json(data={"ok": complete, "findings": [asdict(finding) for finding in findings]})
@@ -34,9 +35,13 @@ def doctor(home: HomeOption = None, json: JsonOption = False) -> None:
 def setup(
     with_cli: Annotated[bool, typer.Option("--with-cli", help="Build the `dapr` command, too.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Build even what is there already.")] = False,
+    profile: ProfileOption = None,
 ) -> None:
-    """Get the Dapr runtime: an installed 1.18 is used, else it is built once into a cache outside this folder."""
-    settings = load_settings(None)
+    """Get the Dapr runtime: an installed 1.18 is used, else it is built once into a cache outside this folder.
+
+    With a profile, what stands behind it here too: Azurite by npm, the Service Bus stand-in's library by pip.
+    """
+    settings = load_settings(None, profile)
     try:
         find_runtime(settings.dapr_bin)
         runtime_there = True
@@ -47,6 +52,9 @@ def setup(
         build_runtime(settings.root, runtime=again or not runtime_there, cli=with_cli, again=again)
     runtime = find_runtime(settings.dapr_bin)
     out.print(f"Dapr {runtime.version} in {runtime.folder}", soft_wrap=True, highlight=False)
+    for name, get in missing_backing(settings):
+        out.print(f"Getting {name} ...", highlight=False)
+        get()
     if with_cli:
         out.print(f"Dapr CLI: {find_cli()}", soft_wrap=True, highlight=False)
 

@@ -22,7 +22,7 @@ def environment(home: HomeOption = None) -> None:
     configuration = plan.run_file.common.config_file_path or "config.yaml"
     (inner / "config.yaml").write_bytes(plan.run_file.resolve(configuration).read_bytes())
     values = {
-        **shared_environment(plan),
+        **shared_environment(plan, plan.places[0]),
         "HALFSURE_STATE_DIR": str(plan.home.path / "state"),
         "DAPR_RUNTIME_PATH": str(runtime),
     }

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import tempfile
@@ -24,9 +25,9 @@ from services.cli.player import Plan, Player, Progress
 from services.cli.rest import Rest
 from services.cli.settings import StackSettings
 from services.cli.stack import Stack
-from services.cli.terminal import app, fail, out
+from services.cli.terminal import ProfileOption, app, fail, load_settings, out
 from services.cli.toolchain import NoRuntime, find_runtime
-from services.runtime.blobs import FolderBlobs
+from services.runtime.blobs import AzureBlobs, blob_store
 
 DEMO_SEED = 0
 DEMO_BUDGET, DEMO_BATCH = 120, 10
@@ -37,6 +38,12 @@ StrategyOption = Annotated[str, typer.Option("--strategy", help="Query strategy 
 BudgetOption = Annotated[int, typer.Option("--budget", min=1, help="Labels to ask for in all.")]
 BatchOption = Annotated[int, typer.Option("--batch", min=1, help="Labels to ask for in a round.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the split and the rounds.")]
+CutOption = Annotated[
+    float,
+    typer.Option(
+        "--cut", min=0, max=120, help="With --profile iotedge: cut the device from the cloud for so many seconds."
+    ),
+]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the report to this file as JSON.")]
 
 
@@ -46,13 +53,20 @@ def demo(
     budget: BudgetOption = DEMO_BUDGET,
     batch: BatchOption = DEMO_BATCH,
     json_file: JsonFile = None,
+    profile: ProfileOption = None,
+    cut: CutOption = 0.0,
 ) -> None:
-    """Close the loop on scikit-learn's handwritten digits; the report lands in out/demo."""
-    report = asyncio.run(_run(digits(), "uncertainty_coverage", budget, batch, seed))
-    REPORT.mkdir(parents=True, exist_ok=True)
-    (REPORT / "report.json").write_text(json.dumps(report, indent=1) + "\n")
-    (REPORT / "report.html").write_text(reports.page(report))
-    out.print(f"The report: {REPORT / 'report.html'}, {REPORT / 'report.json'}")
+    """Close the loop on scikit-learn's handwritten digits; the report lands in out/demo, or out/demo-PROFILE."""
+    settings = load_settings(None, profile)
+    if cut and settings.profile != "iotedge":
+        fail("--cut is for the profile iotedge: there is no way to cut in the others")
+        raise typer.Exit(2)
+    report = asyncio.run(_run(digits(), "uncertainty_coverage", budget, batch, seed, settings, cut))
+    folder = REPORT if settings.profile == "local" else REPORT.with_name(f"{REPORT.name}-{settings.profile}")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    (folder / "report.html").write_text(reports.page(report))
+    out.print(f"The report: {folder / 'report.html'}, {folder / 'report.json'}")
     _write(json_file, report)
     if report["final_accuracy"] < WANTED * report["full_supervised_accuracy"]:
         fail(f"the loop ended below {WANTED:.0%} of the fully supervised accuracy")
@@ -70,6 +84,7 @@ def simulate(
     batch: BatchOption = 10,
     seed: SeedOption = 0,
     json_file: JsonFile = None,
+    profile: ProfileOption = None,
 ) -> None:
     """See what the loop would save on your own labelled data, before anybody labels anything."""
     try:
@@ -77,7 +92,7 @@ def simulate(
     except DataProblem as problem:
         fail(str(problem))
         raise typer.Exit(2) from None
-    _write(json_file, asyncio.run(_run(dataset, strategy, budget, batch, seed)))
+    _write(json_file, asyncio.run(_run(dataset, strategy, budget, batch, seed, load_settings(None, profile))))
 
 
 def _write(path: Path | None, report: dict[str, Any]) -> None:
@@ -86,7 +101,9 @@ def _write(path: Path | None, report: dict[str, Any]) -> None:
         path.write_text(json.dumps(report, indent=1) + "\n")
 
 
-async def _run(data: Dataset, strategy: str, budget: int, batch: int, seed: int) -> dict[str, Any]:
+async def _run(
+    data: Dataset, strategy: str, budget: int, batch: int, seed: int, settings: StackSettings, cut: float = 0.0
+) -> dict[str, Any]:
     """One play on a stack of its own, which is gone afterwards, files and all."""
     parts = split(data, seed)
     budget = min(budget, len(parts.pool))
@@ -96,7 +113,7 @@ async def _run(data: Dataset, strategy: str, budget: int, batch: int, seed: int)
         asyncio.get_running_loop().add_signal_handler(number, task.cancel if task else lambda: None)
     folder = Path(tempfile.mkdtemp(prefix="halfsure-"))
     try:
-        return await _play(plan, folder)
+        return await _play(plan, folder, settings.model_copy(update={"home": folder / "home"}), cut)
     except asyncio.CancelledError:
         out.print("Stopped.")
         raise typer.Exit(130) from None
@@ -109,29 +126,37 @@ async def _run(data: Dataset, strategy: str, budget: int, batch: int, seed: int)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _play(plan: Plan, folder: Path) -> dict[str, Any]:
-    settings = StackSettings(home=folder / "home")
+async def _play(plan: Plan, folder: Path, settings: StackSettings, cut: float) -> dict[str, Any]:
     try:
         runtime = find_runtime(settings.dapr_bin)
     except NoRuntime:
         build_runtime(settings.root)
         runtime = find_runtime()
     started = time.monotonic()
-    out.print(f"Starting five services with their sidecars (Dapr {runtime.version}) ...", highlight=False)
-    async with Stack(settings).running() as stack:
+    stack = Stack(settings)
+    what = f"{len(stack.app_ids)} services with their sidecars (Dapr {runtime.version}, profile {settings.profile})"
+    out.print(f"Starting {what} ...", highlight=False)
+    async with stack.running():
         rest = Rest(stack.url, stack.token, plan.project)
         show = _Show(plan)
-        player = Player(rest, plan, stack.app_ids, show.change)
+        outage = Outage(stack, cut)
+
+        def changed(progress: Progress) -> None:
+            outage.watch(progress)
+            show.change(progress)
+
+        player = Player(rest, plan, stack.app_ids, changed)
         comparison = None
+        blobs = blob_store(stack.blobs("retrain-trigger"))
         try:
             with show:
                 await player.make_project()
                 work = folder / "baseline"
                 work.mkdir()
                 counts = range(plan.batch, plan.budget + 1, plan.batch)
-                blobs = FolderBlobs(stack.home.path / "blobs")
                 comparison = asyncio.create_task(baseline(plan, rest, blobs, work, counts))
                 progress = await player.play()
+                await outage.over()
                 out.print("Comparing with random labelling and full supervision ...")
                 lines = await comparison
         finally:
@@ -140,8 +165,11 @@ async def _play(plan: Plan, folder: Path) -> dict[str, Any]:
                 with suppress(asyncio.CancelledError):
                     await comparison
             await rest.close()
+            if isinstance(blobs, AzureBlobs):
+                await blobs.close()
         apps = {"runtime_version": runtime.version, "app_ids": list(stack.app_ids)}
     report = _report(plan, progress, lines, apps, time.monotonic() - started)
+    report |= {"profile": settings.profile, "cut_seconds": outage.seconds}
     out.print(reports.terminal(report))
     return report
 
@@ -161,6 +189,12 @@ def _report(
         "labels_used": progress.asked,
         "labels_accepted": progress.accepted,
         "labels_in_last_snapshot": progress.in_snapshot,
+        "counts": {
+            "ingested": progress.ingested,
+            "asked": progress.asked,
+            "accepted": progress.accepted,
+            "in_last_snapshot": progress.in_snapshot,
+        },
         "gate_delta": plan.delta,
         "evaluation_labels": len(plan.split.evaluation),
         "test_samples": len(plan.split.test),
@@ -171,6 +205,37 @@ def _report(
         "dapr": apps,
         "wall_seconds": round(seconds, 1),
     }
+
+
+class Outage:
+    """Cuts the device from the cloud once, for so many seconds, when the first model is in service."""
+
+    def __init__(self, stack: Stack, seconds: float) -> None:
+        self._stack = stack
+        self._wanted = seconds
+        self._task: asyncio.Task[None] | None = None
+        self.seconds = 0.0
+
+    def watch(self, progress: Progress) -> None:
+        if self._wanted and self._task is None and progress.model_version:
+            self._task = asyncio.create_task(self._happen())
+
+    async def over(self) -> None:
+        if self._task is not None:
+            await self._task
+
+    async def _happen(self) -> None:
+        began = time.monotonic()
+        self._signal(signal.SIGUSR1)
+        out.print(f"The device is cut from the cloud for {self._wanted:.0f} s.", highlight=False)
+        await asyncio.sleep(self._wanted)
+        self._signal(signal.SIGUSR2)
+        self.seconds = round(time.monotonic() - began, 1)
+        out.print("The device has its way to the cloud again.", highlight=False)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if pid := self._stack.pid("wan"):
+            os.kill(pid, number)
 
 
 class _Show:

@@ -22,7 +22,7 @@ from services.cli.reaping import leftovers, reap
 from services.cli.settings import StackSettings
 from services.cli.stack import Stack
 from services.cli.supervisor import StartFailed
-from services.cli.terminal import HomeOption, JsonOption, app, fail, load_settings, out
+from services.cli.terminal import HomeOption, JsonOption, ProfileOption, app, fail, load_settings, out
 from services.cli.toolchain import NoRuntime, find_runtime
 
 _DOWN_TIMEOUT = 60.0
@@ -31,14 +31,15 @@ _DOWN_TIMEOUT = 60.0
 @app.command()
 def up(
     home: HomeOption = None,
+    profile: ProfileOption = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once the stack is up.")] = False,
     only_infrastructure: Annotated[
         bool,
         typer.Option("--only-infrastructure", help="Redis, placement and scheduler alone (for `dapr run -f`)."),
     ] = False,
 ) -> None:
-    """Start Redis, the Dapr control plane and every service with its sidecar, and keep them running."""
-    settings = load_settings(home)
+    """Start the servers behind the profile, the Dapr control plane and every service, and keep them running."""
+    settings = load_settings(home, profile)
     _ensure_runtime(settings)
     if detach:
         _up_detached(settings, only_infrastructure)
@@ -176,6 +177,7 @@ def _up_detached(settings: StackSettings, only_infrastructure: bool) -> None:
     log = folder.logs / "supervisor.log"
     start = log.stat().st_size if log.exists() else 0
     command = [sys.executable, "-m", "services.cli.main", "up", "--home", str(folder.path)]
+    command += ["--profile", settings.profile]
     with log.open("ab") as handle:
         child = subprocess.Popen(
             command + (["--only-infrastructure"] if only_infrastructure else []),
