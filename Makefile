@@ -5,11 +5,18 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 LOCK   := requirements/dev.txt
 STAMP  := $(VENV)/.set-up
+# The services of all profiles, by app id: each is an image of its own.
+SERVICES := ingest infer select-uncertain label-queue retrain-trigger uplink
+# Where the images come from, in deploy/k8s too; `docker` or `podman` builds them, or the one-node cluster's tool.
+TAG    := dev
+BUILD  := docker build
+# The tool that `make test-k8s CLUSTER=one-node` brings a cluster up with.
+CLUSTER_TOOL := ../shared/tools/cluster/cluster
 # Ends with the tests when CI calls it: integration tests then fail, not skip, where the runtime is absent.
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench up down doctor lock clean
+.PHONY: help setup demo test test-k8s images check bench up down doctor lock clean
 
 help: ## Show what there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +39,14 @@ check: $(STAMP) ## Lint, check types and import rules
 	$(BIN)/basedpyright --level error
 	$(BIN)/lint-imports
 
+images: ## Build the image of every service (BUILD="podman build", TAG=1.2.3, MODEL=folder with a model to bake in)
+	for service in $(SERVICES); do $(BUILD) . -f deploy/Dockerfile -t halfsure/$$service:$(TAG) \
+	  --build-arg SERVICE=$$service --build-arg VERSION=$(TAG) --build-arg REVISION=$$(git rev-parse HEAD) \
+	  $(if $(MODEL),--build-arg MODEL=$(MODEL)) || exit 1; done
+
+test-k8s: $(STAMP) ## Close the loop on the current Kubernetes context (CLUSTER=one-node: on a cluster made for it)
+	CLUSTER="$(CLUSTER)" CLUSTER_TOOL="$(CLUSTER_TOOL)" $(PYTEST) tests/k8s -s
+
 bench: setup ## Measure the chain's rate beside empty handlers on the same components
 	@$(BIN)/python -m bench
 
@@ -49,6 +64,11 @@ lock: ## Pin all packages anew, with hashes and no download addresses
 	uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --group dev \
 	  --generate-hashes --no-emit-index-url --no-annotate --upgrade --quiet \
 	  --custom-compile-command "make lock" --output-file $(LOCK)
+	@# What goes into each service's image: a part of the same lock, never another version.
+	@for service in $(SERVICES); do echo "requirements/$$service.txt"; \
+	  uv pip compile pyproject.toml --universal --python-version 3.11 --extra $$service --extra azure \
+	    --constraint $(LOCK) --generate-hashes --no-emit-index-url --no-annotate --quiet \
+	    --custom-compile-command "make lock" --output-file requirements/$$service.txt || exit 1; done
 
 clean: ## Remove the Python environment and all caches of this folder (the state in .halfsure stays)
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache out

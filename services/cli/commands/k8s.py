@@ -1,15 +1,20 @@
-"""`halfsure k8s-secrets`: the secrets that deploy/k8s refers to."""
+"""`halfsure k8s-secrets` and `halfsure check-k8s`: what deploy/k8s needs, and whether it is in order."""
 
 import hashlib
 import json
 import secrets
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from services.cli.terminal import app
+from services.cli.kustomize import NotRendered, render
+from services.cli.manifests import faults
+from services.cli.settings import default_root
+from services.cli.terminal import app, fail, out
 
 OPERATOR = "halfsure-operator"
+SCHEMAS = Path("deploy/k8s/schemas/schemas.json")
 
 
 @app.command("k8s-secrets")
@@ -49,3 +54,27 @@ def cluster_secrets(namespace: str) -> list[dict[str, Any]]:
         }
         for name, content in contents.items()
     ]
+
+
+@app.command("check-k8s")
+def check_k8s(
+    overlays: Annotated[
+        list[Path] | None, typer.Argument(help="Folders to render and check (default: all of deploy/k8s/overlays).")
+    ] = None,
+) -> None:
+    """Render overlays and check them strictly, without a cluster: fields, references, environment, hardening."""
+    root = default_root()
+    wrong = 0
+    for folder in overlays or sorted((root / "deploy/k8s/overlays").iterdir()):
+        try:
+            objects = render(folder)
+            found = faults(objects, root / SCHEMAS)
+        except NotRendered as error:
+            objects, found = [], [str(error)]
+        for fault in found:
+            fail(f"{folder.name}: {fault}")
+        wrong += len(found)
+        if not found:
+            out.print(f"{folder.name}: {len(objects)} objects in order", highlight=False)
+    if wrong:
+        raise typer.Exit(1)
