@@ -19,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest
 .PHONY: help setup demo test test-k8s images check bench up down doctor lock clean
 
 help: ## Show what there is to do
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Make the Python environment and get the Dapr runtime (the first time: about seven minutes)
 	@$(BIN)/halfsure setup

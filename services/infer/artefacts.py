@@ -23,6 +23,10 @@ class Unloadable(Exception):
     """This model can never be loaded as it is."""
 
 
+class WrongModel(SystemExit):
+    """The model in this image is not the one that its manifest describes; the process ends with this sentence."""
+
+
 @dataclass(frozen=True, eq=False)
 class Loaded:
     """A model version in memory, ready to answer. Equal only to itself, so that a swap is one reference."""
@@ -47,6 +51,8 @@ class Artefacts:
         self._service = service
         self._settings = settings
         self._folder = service.settings.state_dir / "models"
+        if settings.baked is not None:
+            _unpack(settings.baked, self._folder)
 
     async def load(self, project: str, version: str, artefact: Content, manifest: Content) -> Loaded:
         """Raises Unloadable for what will never load, and whatever the blob store raises when it is down."""
@@ -74,6 +80,27 @@ class Artefacts:
             raise Unloadable(f"what is at {content.uri} has the sha256 {sha256(fetched)}, not {content.sha256}")
         await asyncio.to_thread(_keep, path, fetched)
         return fetched
+
+
+def _unpack(baked: Path, folder: Path) -> None:
+    """Put the model that the image carries, if any, where fetched ones are kept. Raises WrongModel."""
+    parts = [path for path in (baked / "model.onnx", baked / "manifest.json") if path.exists()]
+    if not parts:
+        return
+    if len(parts) == 1:
+        raise WrongModel(f"infer: {baked} holds {parts[0].name} alone; a model goes with its manifest")
+    content, raw = (path.read_bytes() for path in parts)
+    try:
+        described = ModelManifest.model_validate_json(raw)
+    except ValidationError as error:
+        raise WrongModel(f"infer: {parts[1]} is no model manifest: {error}") from error
+    if (found := sha256(content)) != described.sha256:
+        raise WrongModel(
+            f"infer: {parts[0]} has the sha256 {found}, but its manifest says {described.sha256};"
+            " build the image anew with the model that the manifest is of"
+        )
+    _keep(folder / f"{found}.onnx", content)
+    _keep(folder / f"{sha256(raw)}.json", raw)
 
 
 def _manifest(raw: bytes, artefact: Content) -> ModelManifest:

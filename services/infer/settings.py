@@ -1,5 +1,7 @@
 """What infer reads from its environment."""
 
+from pathlib import Path
+
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -17,3 +19,4 @@ class InferSettings(BaseSettings):
     chunk: int = Field(default=128, ge=1, le=500, description="samples rescored in one transaction")
     deadline_seconds: float = Field(default=30.0, gt=0, description="for a prediction by REST")
     patience_seconds: float = Field(default=600.0, gt=0, description="that a rescoring waits for its model version")
+    baked: Path | None = Field(default=None, description="folder of a model that the image carries, with its manifest")
