@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx2
 import orjson
+import structlog
 from dapr.aio.clients import DaprClient
 from dapr.clients.health import DaprHealth
 from dapr.conf import settings as dapr_settings
@@ -21,6 +22,8 @@ from services.runtime.memory import SystemClock
 from services.runtime.ports import CREATE, Entry, Op, Outgoing, Ports, Put
 from services.runtime.settings import RuntimeSettings
 from services.runtime.workflow import DaprWorkflows
+
+log = structlog.get_logger()
 
 MAX_MESSAGE = 64 << 20  # bytes; the sidecar is started with the same limit
 BULK_EVENTS = 500
@@ -121,13 +124,21 @@ class DaprPublisher:
 
     async def publish(self, events: Sequence[Outgoing]) -> list[Outgoing]:
         failed: list[Outgoing] = []
+        trouble: Unavailable | None = None
         by_topic: dict[str, list[Outgoing]] = {}
         for event in events:
             by_topic.setdefault(event.topic, []).append(event)
         service_bus = await self._kinds.of(self._pubsub) == SERVICE_BUS
         for topic, outgoing in by_topic.items():
             for chunk in _chunks(outgoing, SERVICE_BUS_BATCH * 3 // 4 if service_bus else BULK_BYTES):
-                failed += await self._bulk(topic, chunk, service_bus)
+                try:
+                    failed += await self._bulk(topic, chunk, service_bus)
+                except Unavailable as error:  # one topic's trouble is not the others'
+                    log.warning("not published", topic=topic, reason=str(error))
+                    failed += chunk
+                    trouble = error
+        if trouble and len(failed) == len(events):
+            raise trouble
         return failed
 
     async def _bulk(self, topic: str, chunk: Sequence[Outgoing], service_bus: bool) -> list[Outgoing]:

@@ -68,6 +68,11 @@ class Subscription:
         if lock := self._locks.pop(token, None):
             self._again(lock.stored)
 
+    def give_back(self, token: Hashable) -> None:
+        """It was never looked at, and comes again as it was."""
+        if lock := self._locks.pop(token, None):
+            self._ready.appendleft(lock.stored)
+
     def reject(self, token: Hashable) -> None:
         """It is dead."""
         if lock := self._locks.pop(token, None):

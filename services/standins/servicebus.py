@@ -23,7 +23,8 @@ from typing import Any
 
 import yaml
 
-from services.standins.entities import Namespace, Stored, Subscription
+from services.contracts.events import EVENT_TYPES
+from services.standins.entities import Namespace, Stored, Subscription, Topic
 
 try:
     from proton import UNDESCRIBED, Array, Condition, Data, Delivery, Endpoint, Message, int32, symbol, timestamp
@@ -137,6 +138,8 @@ class ServiceBus(MessagingHandler):
             subscription.complete(tag)
         elif state == Delivery.REJECTED:
             subscription.reject(tag)
+        elif state == Delivery.RELEASED:
+            subscription.give_back(tag)
         else:
             subscription.abandon(tag)
         delivery.update(state)
@@ -277,6 +280,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--max-delivery", type=int, default=10)
     options = parser.parse_args(arguments)
     namespace = Namespace(options.lock_seconds, options.max_delivery)
+    for kind in EVENT_TYPES.values():
+        namespace.topics.setdefault(kind.topic, Topic([]))
     for topic, name in entities(options.subscriptions, options.site):
         namespace.subscribe(topic, name)
     Container(ServiceBus(options.port, namespace)).run()
