@@ -3,6 +3,7 @@
 
 VENV   := .venv
 BIN    := $(VENV)/bin
+PROFILE ?= local
 LOCK   := requirements/dev.txt
 STAMP  := $(VENV)/.set-up
 # The services of all profiles, by app id: each is an image of its own.
@@ -16,7 +17,7 @@ CLUSTER_TOOL := ../shared/tools/cluster/cluster
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-k8s images check bench up down doctor lock clean
+.PHONY: help setup demo test test-profiles test-k8s images check bench up down doctor lock clean
 
 help: ## Show what there is to do
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,14 +25,19 @@ help: ## Show what there is to do
 setup: $(STAMP) ## Make the Python environment and get the Dapr runtime (the first time: about seven minutes)
 	@$(BIN)/halfsure setup
 
-demo: setup ## Close the loop in front of you: real images, real services, a report in out/demo
-	@$(BIN)/halfsure demo
+demo: setup ## Close the loop in front of you: real images, real services, a report in out/demo (PROFILE=local|iotedge|azure)
+	@[ "$(PROFILE)" = local ] || $(BIN)/halfsure setup --profile $(PROFILE)
+	@$(BIN)/halfsure demo --profile $(PROFILE)
 
 test: $(STAMP) check ## Set everything up, lint, check types and import rules, and run all tests
 	@$(BIN)/halfsure setup --with-cli
 	$(PYTEST) tests/unit tests/contract tests/service -n 2
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/integration
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/loop
+
+test-profiles: setup ## Play the loop on every profile, with the servers behind them (about 8 minutes)
+	@$(BIN)/halfsure setup --profile iotedge
+	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/profiles
 
 check: $(STAMP) ## Lint, check types and import rules
 	$(BIN)/ruff check .
@@ -64,6 +70,9 @@ lock: ## Pin all packages anew, with hashes and no download addresses
 	uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --group dev \
 	  --generate-hashes --no-emit-index-url --no-annotate --upgrade --quiet \
 	  --custom-compile-command "make lock" --output-file $(LOCK)
+	uv pip compile --group standins --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-annotate --upgrade --quiet \
+	  --custom-compile-command "make lock" --output-file requirements/standins.txt
 	@# What goes into each service's image: a part of the same lock, never another version.
 	@for service in $(SERVICES); do echo "requirements/$$service.txt"; \
 	  uv pip compile pyproject.toml --universal --python-version 3.11 --extra $$service --extra azure \

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, distributions, requires
 from pathlib import Path
 from typing import Literal
 
+from services.cli.backing import NoBacking, needs
 from services.cli.build import NEEDED_BYTES
 from services.cli.gotoolchain import GO_WHEEL, NoGo, go_version, wanted_version
 from services.cli.home import Home
@@ -38,6 +39,7 @@ async def examine(settings: StackSettings) -> list[Finding]:
     """All findings, in the order a set-up needs them."""
     findings = [_python(), _packages(settings.root), *_dapr(settings)]
     findings.append(await _redis(settings))
+    findings += _backing(settings)
     findings.append(_ports(settings))
     findings.append(_disk(settings, any(one.name == "dapr" and one.verdict == "ok" for one in findings)))
     return findings
@@ -136,6 +138,14 @@ async def _redis(settings: StackSettings) -> Finding:
         return Finding("redis", "ok", str(find_redis_server()))
     except NoRedis as error:
         return Finding("redis", "missing", "not found", str(error))
+
+
+def _backing(settings: StackSettings) -> Iterator[Finding]:
+    for name, look in needs(settings):
+        try:
+            yield Finding(name, "ok", str(look() or "found"))
+        except NoBacking as error:
+            yield Finding(name, "missing", "not found", str(error))
 
 
 def _ports(settings: StackSettings) -> Finding:
