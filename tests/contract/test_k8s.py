@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,17 @@ def test_scaling_needs_what_it_scales(overlays: dict[str, Objects]) -> None:
     objects = copy.deepcopy(overlays["azure"])
     one(objects, "ScaledObject", "halfsure-infer")["spec"]["scaleTargetRef"]["name"] = "infer"
     assert faults(objects, ROOT / SCHEMAS) == ["ScaledObject halfsure-infer: there is no Deployment 'infer'"]
+
+
+@pytest.mark.parametrize("part", ["scaling-redis", "scaling-cpu"])
+def test_every_way_to_scale_fits_the_local_overlay(tmp_path: Path, part: str) -> None:
+    parts = {"resources": [OVERLAYS / "local"], "components": [ROOT / "deploy" / "k8s" / "parts" / part]}
+    listed = {key: [os.path.relpath(folder, tmp_path.resolve()) for folder in value] for key, value in parts.items()}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump({**listed, "namespace": "halfsure"}))
+    objects = render(tmp_path)
+    scaled = [each for each in objects if each["kind"] in ("ScaledObject", "HorizontalPodAutoscaler")]
+    assert [each["metadata"]["name"] for each in scaled] == ["halfsure-infer", "halfsure-label-queue"]
+    assert faults(objects, ROOT / SCHEMAS) == []
 
 
 def test_a_rendering_is_always_the_same() -> None:

@@ -7,7 +7,6 @@ python play.py load SECONDS           predicts and claims without retrying, and 
 import asyncio
 import json
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -94,19 +93,19 @@ async def play(budget: int, batch: int) -> None:
     await rest.close()
 
 
-async def load(seconds: float) -> None:
+async def load() -> None:
     """Predictions and claims side by side, each once: what a client sees that never tries again."""
     data = digits()
     plan = Plan(data, split(data, 0), "uncertainty_coverage", 1, 1, 0)
     inputs = [item.body for item in plan.split.test[:4]]
     ok: Counter[str] = Counter()
     failed: Counter[str] = Counter()
-    until = time.monotonic() + seconds
+    reading = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
     headers = {"authorization": f"Bearer {TOKEN}"}
     async with httpx2.AsyncClient(headers=headers, timeout=30, trust_env=False) as http:
 
         async def client(app_id: str, path: str, body: dict[str, Any]) -> None:
-            while time.monotonic() < until:
+            while not reading.done():
                 try:
                     answer = await http.post(url(app_id) + path, params={"project": plan.project}, json=body)
                     reason = None if answer.status_code < 400 else f"{answer.status_code} {answer.text[:200]}"
@@ -130,4 +129,4 @@ async def load(seconds: float) -> None:
 
 if __name__ == "__main__":
     what, *numbers = sys.argv[1:]
-    asyncio.run(play(int(numbers[0]), int(numbers[1])) if what == "play" else load(float(numbers[0])))
+    asyncio.run(play(*map(int, numbers)) if what == "play" else load())
