@@ -90,11 +90,20 @@ def test_dapr_is_the_sdk_and_the_folder_holds_no_python() -> None:
 
 def test_what_is_in_the_local_profile_is_in_every_profile() -> None:
     profiles = {
-        folder.name: {yaml.safe_load(file.read_text())["metadata"]["name"] for file in folder.glob("*.yaml")}
+        folder.name: {
+            component["metadata"]["name"]: component["spec"]["type"]
+            for file in folder.glob("*.yaml")
+            if (component := yaml.safe_load(file.read_text()))["kind"] == "Component"
+        }
         for folder in (ROOT / "components").iterdir()
     }
-    for profile, names in profiles.items():
-        assert profiles["local"] <= names, profile
+    for profile, components in profiles.items():
+        assert profiles["local"].keys() <= components.keys(), profile
+    (heading, *table) = rows("9. Environments")
+    for profile in profiles:
+        column = heading.index(profile)
+        said = {row[0]: row[column] for row in table if row[column] and row[0] != "blobs"}
+        assert said == profiles[profile], profile
 
 
 def test_modules_stay_small() -> None:
