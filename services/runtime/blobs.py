@@ -66,6 +66,16 @@ class AzureBlobs:
         with _translated(), contextlib.suppress(ResourceNotFoundError):
             await self._blob(uri).delete_blob()
 
+    async def reason(self) -> str | None:
+        """Why the container cannot be worked with, in a line; None when it can."""
+        try:
+            with _translated():
+                async for _ in self._client().list_blobs(results_per_page=1, retry_total=0):
+                    break
+        except (Unavailable, ImportError) as error:
+            return f"{self._url.partition('?')[0]}: {str(error).splitlines()[0]}"
+        return None
+
     def _blob(self, uri: str) -> Any:
         return self._client().get_blob_client(uri.removeprefix("blob:"))
 

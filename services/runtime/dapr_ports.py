@@ -203,6 +203,7 @@ async def connect_dapr(settings: RuntimeSettings) -> tuple[Ports, Callable[[], A
         clock=SystemClock(),
         peers=peers,
         workflows=DaprWorkflows(),
+        reasons={"blobs": blobs.reason} if isinstance(blobs, AzureBlobs) else {},
         bus=lambda name: DaprPublisher(client, name),
     )
 

@@ -1,7 +1,7 @@
 """What a service needs of the world: each port has a Dapr (or real) adapter and one in memory."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -108,4 +108,6 @@ class Ports:
     clock: Clock
     peers: Peers
     workflows: Workflows | None = None
+    reasons: Mapping[str, Callable[[], Awaitable[str | None]]] = field(default_factory=dict)
+    """What is to be looked at again and again, and why it cannot be worked with."""
     bus: Callable[[str], Publisher] | None = None  # a way out to another broker, by its component's name

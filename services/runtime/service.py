@@ -30,6 +30,7 @@ from services.runtime.workflow import Workflows
 log = structlog.get_logger()
 
 VERSION = "0.1.0"
+LOOK_SECONDS = 5.0
 MAIN = ""  # the lane that every service has
 Through = Callable[[Publisher], Publisher]
 Connect = Callable[[RuntimeSettings], Awaitable[tuple[Ports, Callable[[], Awaitable[None]]]]]
@@ -67,6 +68,7 @@ class Service:
         self._starts: list[Callable[[], Awaitable[None]]] = []
         self._stops: list[Callable[[], Awaitable[None]]] = []
         self._checks: dict[str, Callable[[], str | None]] = {}
+        self._reasons: dict[str, str | None] = {}
         self.inbox = Inbox(self.unit, lambda: self.deadletters, self._turn)
         self.projects = Projects(self)
         self.api = FastAPI(
@@ -193,17 +195,20 @@ class Service:
         """Why this service is not ready, by check."""
         if self._ports is None:
             return {"start": "still starting"}
-        return {name: reason for name, check in self._checks.items() if (reason := check())}
+        found = {name: check() for name, check in self._checks.items()} | self._reasons
+        return {name: reason for name, reason in found.items() if reason}
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         self._ports, close = await self._connect(self.settings)
+        self._reasons = dict.fromkeys(self._ports.reasons, "not looked at yet")
         self._outboxes = {name: self._outbox_of(name, lane) for name, lane in self._lanes.items()}
         for outbox in self._outboxes.values():
             await _patiently(outbox.start)
         for start in self._starts:
             await _patiently(start)
-        loops = [asyncio.create_task(_forever(seconds, work)) for seconds, work in self._loops]
+        looking = asyncio.create_task(self._look_again())
+        loops = [looking, *(asyncio.create_task(_forever(seconds, work)) for seconds, work in self._loops)]
         log.info("started", port=self.settings.app_port)
         try:
             yield
@@ -216,6 +221,21 @@ class Service:
             await asyncio.gather(*(outbox.stop() for outbox in self._outboxes.values()))
             await close()
             self._ports = None
+
+    async def _look(self) -> None:
+        for name, reason in self._bound.reasons.items():
+            found = await reason()
+            if found != self._reasons.get(name):
+                log.info("readiness", check=name, reason=found)
+            self._reasons[name] = found
+
+    async def _look_again(self) -> None:
+        while self._bound.reasons:
+            await self._look()
+            # Once it can be worked with, what fails later is told by whoever works with it.
+            if not any(self._reasons.values()):
+                return
+            await asyncio.sleep(LOOK_SECONDS)
 
     def _outbox_of(self, name: str, lane: "Lane") -> Outbox:
         ports = self._bound
