@@ -141,7 +141,7 @@ def _redis(plan: Plan, folder: Path) -> ProcessSpec:
 
 def _servicebus(plan: Plan, folder: Path) -> ProcessSpec:
     servers.need_proton()
-    subscriptions = plan.settings.root / "dapr" / "subscriptions.yaml"
+    subscriptions = plan.run_file.path.with_name("subscriptions.yaml")
     module = (sys.executable, "-m", "services.standins.servicebus")
     command = (*module, "--port", str(plan.ports["servicebus"]), "--subscriptions", str(subscriptions), "--site", SITE)
     return _server(plan, "servicebus", command, folder)

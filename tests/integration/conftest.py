@@ -1,5 +1,6 @@
 """A stack of one probe service on the real Dapr runtime and Redis, shared by a module's tests."""
 
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest_asyncio
 import yaml
 from conftest import require_runtime
 
+from services.cli.profiles import Profile
 from services.cli.settings import StackSettings, default_root
 from services.cli.stack import Stack
 
@@ -68,8 +70,8 @@ class Probe:
         self.stack = stack
         self.client = client
 
-    async def withdraw(self, *names: str) -> None:
-        answer = await self.client.post("/v1/withdraw", json={"names": names})
+    async def withdraw(self, *names: str, who: str = "w") -> None:
+        answer = await self.client.post("/v1/withdraw", json={"names": names, "who": who})
         assert answer.status_code == 200, answer.text
 
     async def counts(self) -> dict[str, Any]:
@@ -87,12 +89,19 @@ def probe_stack() -> Any:
     return probe_run_file
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def probe(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Probe]:
-    require_runtime()
-    folder = tmp_path_factory.mktemp("probe")
-    settings = StackSettings(home=folder / "home", run_file=probe_run_file(folder), port_offset=OFFSET)
+@contextlib.asynccontextmanager
+async def probing(folder: Path, profile: Profile, offset: int = OFFSET) -> AsyncIterator[Probe]:
+    """The probe on a profile's components."""
+    run_file = probe_run_file(folder)
+    settings = StackSettings(profile=profile, home=folder / "home", run_file=run_file, port_offset=offset)
     async with Stack(settings).running() as stack:
         headers = {"authorization": f"Bearer {stack.token}"}
         async with httpx2.AsyncClient(base_url=stack.url("probe"), headers=headers, timeout=30) as client:
             yield Probe(stack, client)
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def probe(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Probe]:
+    require_runtime()
+    async with probing(tmp_path_factory.mktemp("probe"), "local") as running:
+        yield running

@@ -27,6 +27,8 @@ async def count(batch: Sequence[Message[SampleWithdrawn]], unit: Unit) -> None:
         HEARD.append(name)
         if name.startswith("drop"):
             raise Drop("the name says so")
+        if name.startswith("poison"):
+            raise Retry("the name says so")
         if name.startswith("retry") and HEARD.count(name) < 3:
             raise Retry("the name says so")
         if await unit.get(f"seen:{name}"):
@@ -52,7 +54,7 @@ def create(settings: RuntimeSettings) -> Service:
     async def withdraw(body: dict[str, Any]) -> dict[str, Any]:
         async def emit(unit: Unit) -> None:
             for name in body["names"]:
-                unit.emit(SampleWithdrawn(project="p", sample_id=name, who="w", why="privacy"))
+                unit.emit(SampleWithdrawn(project="p", sample_id=name, who=body["who"], why="privacy"))
 
         await transact(service, emit)
         return {}
