@@ -365,20 +365,20 @@ async def test_rescoring_tells_every_sample_once_and_resumes_after_a_crash(tmp_p
         commit, calls = running.state.commit, []
 
         async def failing(ops: Any) -> None:
-            """The store goes away in the middle of the second chunk."""
-            calls.extend([1] if any(op.key.startswith("prd:") for op in ops) else [])
-            if len(calls) > 1:
-                raise ConnectionError("gone")
+            """The store takes no predictions from the second chunk on, for as long as this replica lives."""
+            if any(op.key.startswith("prd:") for op in ops):
+                calls.append(1)
+                if len(calls) > 1:
+                    raise ConnectionError("gone")
             await commit(ops)
 
         running.state.commit = failing  # type: ignore[method-assign]
-        await commit([])
         entry = activated(await model(running))
         await running.deliver(entry)
         await wait_until(lambda: len(calls) > 1)
-        running.state.commit = commit  # type: ignore[method-assign]
         first = of(SampleScored, await running.published())
         assert len(first) in (127, 128)
+    running.state.commit = commit  # type: ignore[method-assign]
     running.clock.step(60)
     async with started(create, tmp_path, ports=ports) as again:
         await wait_until(lambda: finished(again, "rsc_1.0"))
