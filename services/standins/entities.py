@@ -137,10 +137,10 @@ class Topic:
 class Namespace:
     """All entities by their paths, which are not case-sensitive: `topic`, `topic/subscriptions/name`."""
 
-    def __init__(self, lock_seconds: float = 60.0, max_delivery: int = 10) -> None:
+    def __init__(self, lock_seconds: float = 15.0, max_delivery: int = 10) -> None:
         self.topics: dict[str, Topic] = {}
         self.subscriptions: dict[str, Subscription] = {}
-        self._lock_seconds = lock_seconds
+        self.lock_seconds = lock_seconds
         self._max_delivery = max_delivery
 
     def subscribe(self, topic: str, name: str) -> None:
@@ -148,7 +148,7 @@ class Namespace:
         path = f"{topic}/subscriptions/{name}".lower()
         if path in self.subscriptions:
             return
-        dead = Subscription(lock_seconds=self._lock_seconds, max_delivery=self._max_delivery)
-        mine = Subscription(lock_seconds=self._lock_seconds, max_delivery=self._max_delivery, dead=dead)
+        dead = Subscription(lock_seconds=self.lock_seconds, max_delivery=self._max_delivery)
+        mine = Subscription(lock_seconds=self.lock_seconds, max_delivery=self._max_delivery, dead=dead)
         self.subscriptions |= {path: mine, f"{path}/{DEAD_LETTERS}": dead}
         self.topics.setdefault(topic.lower(), Topic([])).subscriptions.append(mine)

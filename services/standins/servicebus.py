@@ -127,7 +127,7 @@ class ServiceBus(MessagingHandler):
                 if stored is None:
                     return
                 delivery = link.delivery(tag)
-                link.stream(_encoded(stored, now))
+                link.stream(_encoded(stored, now + self._namespace.lock_seconds))
                 link.advance()
                 delivery.context = tag
 
@@ -216,7 +216,7 @@ def _decoded(raw: bytes) -> Message:
     return message
 
 
-def _encoded(stored: Stored, now: float) -> bytes:
+def _encoded(stored: Stored, until: float) -> bytes:
     """The message as the service would send it, with its own annotations."""
     sent: Message = stored.message
     out = Message(body=sent.body, id=sent.id, subject=sent.subject, content_type=sent.content_type)
@@ -225,7 +225,7 @@ def _encoded(stored: Stored, now: float) -> bytes:
     out.annotations = {
         symbol("x-opt-sequence-number"): stored.sequence,
         symbol("x-opt-enqueued-time"): timestamp(int(stored.enqueued_at * 1000)),
-        symbol("x-opt-locked-until"): timestamp(int((now + 60) * 1000)),
+        symbol("x-opt-locked-until"): timestamp(int(until * 1000)),
     }
     return out.encode()
 
@@ -276,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--subscriptions", type=Path, required=True, help="Dapr's file of Subscriptions")
     parser.add_argument("--site", action="append", default=[], help="a device with an uplink; may be given again")
-    parser.add_argument("--lock-seconds", type=float, default=60.0)
+    parser.add_argument("--lock-seconds", type=float, default=15.0)
     parser.add_argument("--max-delivery", type=int, default=10)
     options = parser.parse_args(arguments)
     namespace = Namespace(options.lock_seconds, options.max_delivery)

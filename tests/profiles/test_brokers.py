@@ -9,12 +9,14 @@ from conftest import wait_until
 from integration.test_delivery import (
     test_a_dropped_message_is_one_dead_letter_and_blocks_nothing,
     test_events_go_round_in_bulk_and_count_once,
+    test_kill_in_the_middle_loses_and_doubles_nothing,
     test_retry_comes_again_and_then_succeeds,
 )
 
 __all__ = [
     "test_a_dropped_message_is_one_dead_letter_and_blocks_nothing",
     "test_events_go_round_in_bulk_and_count_once",
+    "test_kill_in_the_middle_loses_and_doubles_nothing",
     "test_retry_comes_again_and_then_succeeds",
 ]
 
@@ -26,24 +28,6 @@ async def relayed(probe: Any, names: list[str], seconds: float = 90) -> None:
         return set(names) <= set((await probe.counts())["relayed"])
 
     await wait_until(all_there, seconds)
-
-
-@pytest.mark.parametrize("victim", ["probe", "probe-sidecar", "state"])
-async def test_kill_in_the_middle_loses_and_doubles_nothing(probe: Any, victim: str) -> None:
-    before = (await probe.counts())["total"]
-    names = [f"{victim}{n}" for n in range(400)]
-    await probe.withdraw(*names[:200])
-    stores = {"redis", "postgres"} & probe.stack.processes.keys()
-    probe.stack.kill(stores.pop() if victim == "state" else victim)
-
-    async def answers() -> bool:
-        return (await probe.counts())["total"] >= before
-
-    await wait_until(answers, 60)
-    await probe.stack.wait_ready("probe")
-    await probe.withdraw(*names[200:])
-    await relayed(probe, names, 120)
-    assert (await probe.counts())["total"] == before + 400
 
 
 async def test_while_the_broker_does_not_answer_events_wait_in_the_outbox(probe: Any) -> None:
