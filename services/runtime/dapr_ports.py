@@ -35,7 +35,14 @@ SERVICE_BUS_HEADERS = 512  # that each event has in a batch: 250 were measured w
 TOO_LARGE = "too large"
 
 # What the stores say of a stale etag: gRPC ABORTED, or for transactions an INTERNAL with these words.
-STALE_WORDS = ("etag", "failed to set key", "possible conflict", "duplicate key", "already exists")
+STALE_WORDS = (
+    "etag",
+    "failed to set key",
+    "possible conflict",
+    "duplicate key",
+    "already exists",
+    "no item was updated",
+)
 
 
 async def connect() -> DaprClient:

@@ -11,14 +11,20 @@ from conftest import require_runtime
 from integration.conftest import Probe, probing
 
 REPORT = Path("out/profiles/report.json")
-# The profile's broker, and whether something stands in for it on this machine.
-BROKERS = {"local": ("redis", False), "azure": ("servicebus", True)}
+# What each suite holds against each profile, and whether something stands in for it on this machine.
+BROKERS = {
+    ("test_brokers", "local"): ("redis", False),
+    ("test_brokers", "azure"): ("servicebus", True),
+    ("test_sensors", ""): ("mqtt binding", False),
+    ("test_stores", "local"): ("redis state, folder", False),
+    ("test_stores", "azure"): ("postgresql state, azurite", True),
+}
 OFFSET = 16_000
 _cases: Counter[str] = Counter()
 _passed: Counter[str] = Counter()
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module", params=list(BROKERS))
+@pytest_asyncio.fixture(loop_scope="module", scope="module", params=["local", "azure"])
 async def probe(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Probe]:
     require_runtime()
     async with probing(tmp_path_factory.mktemp("probe"), request.param, OFFSET) as running:
@@ -26,10 +32,10 @@ async def probe(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if report.when != "call" or "test_brokers" not in report.nodeid:
+    if report.when != "call" or report.skipped:
         return
-    for profile, (broker, _) in BROKERS.items():
-        if f"[{profile}" in report.nodeid:
+    for (module, profile), (broker, _) in BROKERS.items():
+        if f"{module}.py" in report.nodeid and profile in report.nodeid and "[memory" not in report.nodeid:
             _cases[broker] += 1
             _passed[broker] += report.passed
 

@@ -1,8 +1,7 @@
-"""The way in from a site's sensors: a real mosquitto, Dapr's MQTT binding, ingest. What holds on the buses holds here."""
+"""The way in from a site's sensors: a real mosquitto, Dapr's MQTT binding, ingest; what holds on buses holds here."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -10,7 +9,7 @@ import pytest
 import pytest_asyncio
 from conftest import require_runtime, wait_until
 from paho.mqtt.publish import multiple
-from worlds import png
+from worlds import SPECS, png
 
 from services.cli.settings import StackSettings
 from services.cli.stack import Stack
@@ -23,7 +22,7 @@ PROJECT = {
     "name": "yard",
     "task": "image-classification",
     "labels": ["day", "night"],
-    "input": {"kind": "image", "height": 8, "width": 8, "channels": 1},
+    "input": SPECS["image"].model_dump(mode="json"),
 }
 
 
