@@ -17,7 +17,7 @@ CLUSTER_TOOL := ../shared/tools/cluster/cluster
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-profiles test-k8s images check bench up down doctor lock clean
+.PHONY: help setup demo smoke test test-profiles test-k8s images check bench up down doctor lock clean
 
 help: ## Show what there is to do
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ setup: $(STAMP) ## Make the Python environment and get the Dapr runtime (the fir
 demo: setup ## Close the loop in front of you: real images, real services, a report in out/demo (PROFILE=local|iotedge|azure)
 	@[ "$(PROFILE)" = local ] || $(BIN)/halfsure setup --profile $(PROFILE)
 	@$(BIN)/halfsure demo --profile $(PROFILE)
+
+smoke: setup ## Follow one sample all the way to a model in service (PROFILE=local|iotedge|azure)
+	@[ "$(PROFILE)" = local ] || $(BIN)/halfsure setup --profile $(PROFILE)
+	@$(BIN)/halfsure smoke --profile $(PROFILE)
 
 test: $(STAMP) check ## Set everything up, lint, check types and import rules, and run all tests
 	@$(BIN)/halfsure setup --with-cli

@@ -99,7 +99,7 @@ class Player:
         self._app_ids = app_ids
         self._show = show
         self._labels: dict[str, str] = {}
-        self._answered: set[str] = set()
+        self.answered: dict[str, str] = {}  # task -> sample
         self._judged: set[str] = set()
         self._seen_counts: dict[str, Counter[str]] = {}
         self._moved_at = time.monotonic()
@@ -189,7 +189,7 @@ class Player:
         task_id = task.get("id") or task["task_id"]
         body = {"annotator": ANNOTATOR, "epoch": task["lease"]["epoch"], "value": label}
         await self._rest.post("label-queue", f"/v1/tasks/{task_id}/annotations", json=body)
-        self._answered.add(task_id)
+        self.answered[task_id] = task["sample_id"]
 
     # What is watched.
 

@@ -54,6 +54,14 @@ def test_demo_reaches_a_model_as_good_as_all_labels_with_a_fraction_of_them(
     assert "http" not in page.replace("http-equiv", ""), "the page needs nothing from elsewhere"
 
 
+def test_smoke_follows_a_sample_all_the_way(halfsure: Callable[..., Any]) -> None:
+    """Row 2.20; the other profiles' are in tests/profiles."""
+    done = halfsure("smoke")
+    assert done.returncode == 0, done.stdout + done.stderr
+    stations = ("sample.ingested", "sample.scored", "sample.selected", "label.accepted", "which infer serves")
+    assert [any(station in line for line in done.stdout.splitlines()) for station in stations] == [True] * 5
+
+
 def test_simulate_plays_a_users_table(halfsure: Callable[..., Any], tmp_path: Path) -> None:
     from sklearn.datasets import load_wine
 

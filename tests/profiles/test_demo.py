@@ -22,20 +22,26 @@ OFFSET = 15_000
 COUNTS = {"ingested": 1237, "asked": 120, "accepted": 120, "in_last_snapshot": 120}
 
 
-def play(profile: Profile, folder: Path, *more: str) -> dict[str, Any]:
-    """One demo in a folder of its own, and nothing left of it."""
+def run(profile: Profile, folder: Path, *command: str) -> str:
+    """One command in a folder of its own, and nothing left of it; what it said."""
     require_runtime()
     temporary = folder / "tmp"
     temporary.mkdir()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HALFSURE_")}
     environment |= {"HALFSURE_PORT_OFFSET": str(OFFSET), "TMPDIR": str(temporary)}
-    command = [sys.executable, "-m", "services.cli.main", "demo", "--profile", profile, *more]
-    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=550)
+    words = [sys.executable, "-m", "services.cli.main", *command, "--profile", profile]
+    ended = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=550)
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
     settings = StackSettings(profile=profile, home=folder / "none", port_offset=OFFSET)
     assert still_busy(Stack(settings).ports.numbers.values()) == []
     assert [process for process in psutil.process_iter(["cmdline"]) if _mentions(process, str(folder))] == []
     assert list(temporary.iterdir()) == []
+    return ended.stdout
+
+
+def play(profile: Profile, folder: Path, *more: str) -> dict[str, Any]:
+    """One demo's report."""
+    run(profile, folder, "demo", *more)
     name = "demo" if profile == "local" else f"demo-{profile}"
     return json.loads((folder / "out" / name / "report.json").read_text())
 
@@ -57,3 +63,9 @@ def test_the_loop_closes_with_the_same_counts(profile: Profile, more: tuple[str,
     assert report["labels_to_97_percent"] <= 130
     assert sum(row["promoted"] for row in report["rounds"]) >= 3
     assert (report["cut_seconds"] >= 30) == bool(more)
+
+
+@pytest.mark.parametrize("profile", ["azure", "iotedge"])
+def test_a_sample_goes_all_the_way(profile: Profile, tmp_path: Path) -> None:
+    """Row 2.20."""
+    assert "which infer serves" in run(profile, tmp_path, "smoke")

@@ -7,9 +7,10 @@ import shutil
 import signal
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.live import Live
@@ -33,6 +34,7 @@ DEMO_SEED = 0
 DEMO_BUDGET, DEMO_BATCH = 120, 10
 WANTED = 0.97  # of the fully supervised accuracy
 REPORT = Path("out/demo")
+Played = TypeVar("Played")
 
 StrategyOption = Annotated[str, typer.Option("--strategy", help="Query strategy of the rounds.")]
 BudgetOption = Annotated[int, typer.Option("--budget", min=1, help="Labels to ask for in all.")]
@@ -104,21 +106,29 @@ def _write(path: Path | None, report: dict[str, Any]) -> None:
 async def _run(
     data: Dataset, strategy: str, budget: int, batch: int, seed: int, settings: StackSettings, cut: float = 0.0
 ) -> dict[str, Any]:
-    """One play on a stack of its own, which is gone afterwards, files and all."""
+    """One play on a stack of its own."""
     parts = split(data, seed)
     budget = min(budget, len(parts.pool))
     plan = Plan(data, parts, strategy, budget, min(batch, budget), seed)
+    return await on_own_stack(settings, plan.project, lambda folder, own: _play(plan, folder, own, cut))
+
+
+async def on_own_stack(
+    settings: StackSettings, name: str, play: Callable[[Path, StackSettings], Awaitable[Played]]
+) -> Played:
+    """What `play` makes of a stack in a folder of its own, which is gone afterwards, files and all; if it fails, what
+    the processes said is kept under `name`."""
     task = asyncio.current_task()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel if task else lambda: None)
     folder = Path(tempfile.mkdtemp(prefix="halfsure-"))
     try:
-        return await _play(plan, folder, settings.model_copy(update={"home": folder / "home"}), cut)
+        return await play(folder, settings.model_copy(update={"home": folder / "home"}))
     except asyncio.CancelledError:
         out.print("Stopped.")
         raise typer.Exit(130) from None
     except EXPECTED:
-        logs = Path("out") / plan.project / "logs"
+        logs = Path("out") / name / "logs"
         shutil.copytree(folder / "home" / "logs", logs, dirs_exist_ok=True)
         out.print(f"What every process said is kept in {logs}.")
         raise
@@ -126,16 +136,22 @@ async def _run(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _play(plan: Plan, folder: Path, settings: StackSettings, cut: float) -> dict[str, Any]:
+def announced(settings: StackSettings) -> tuple[Stack, str]:
+    """The stack that is about to start, and its runtime's version; the runtime is built if there is none."""
     try:
         runtime = find_runtime(settings.dapr_bin)
     except NoRuntime:
         build_runtime(settings.root)
         runtime = find_runtime()
-    started = time.monotonic()
     stack = Stack(settings)
     what = f"{len(stack.app_ids)} services with their sidecars (Dapr {runtime.version}, profile {settings.profile})"
     out.print(f"Starting {what} ...", highlight=False)
+    return stack, runtime.version
+
+
+async def _play(plan: Plan, folder: Path, settings: StackSettings, cut: float) -> dict[str, Any]:
+    started = time.monotonic()
+    stack, version = announced(settings)
     async with stack.running():
         rest = Rest(stack.url, stack.token, plan.project)
         show = _Show(plan)
@@ -167,7 +183,7 @@ async def _play(plan: Plan, folder: Path, settings: StackSettings, cut: float) -
             await rest.close()
             if isinstance(blobs, AzureBlobs):
                 await blobs.close()
-        apps = {"runtime_version": runtime.version, "app_ids": list(stack.app_ids)}
+        apps = {"runtime_version": version, "app_ids": list(stack.app_ids)}
     report = _report(plan, progress, lines, apps, time.monotonic() - started)
     report |= {"profile": settings.profile, "cut_seconds": outage.seconds}
     out.print(reports.terminal(report))
