@@ -4,10 +4,18 @@ Pure: the time comes in, messages are whatever is put in.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import yaml
+
+from services.contracts.events import EVENT_TYPES
+
+# The subscriptions and topics are made so in Azure too (deploy/azure). The lock is short: components/azure/pubsub.yaml.
+LOCK_SECONDS = 15.0
+MAX_DELIVERY = 10
 DUPLICATE_WINDOW = 600.0  # seconds that a message id is remembered
 DEAD_LETTERS = "$deadletterqueue"
 
@@ -137,7 +145,7 @@ class Topic:
 class Namespace:
     """All entities by their paths, which are not case-sensitive: `topic`, `topic/subscriptions/name`."""
 
-    def __init__(self, lock_seconds: float = 15.0, max_delivery: int = 10) -> None:
+    def __init__(self, lock_seconds: float = LOCK_SECONDS, max_delivery: int = MAX_DELIVERY) -> None:
         self.topics: dict[str, Topic] = {}
         self.subscriptions: dict[str, Subscription] = {}
         self.lock_seconds = lock_seconds
@@ -152,3 +160,18 @@ class Namespace:
         mine = Subscription(lock_seconds=self.lock_seconds, max_delivery=self._max_delivery, dead=dead)
         self.subscriptions |= {path: mine, f"{path}/{DEAD_LETTERS}": dead}
         self.topics.setdefault(topic.lower(), Topic([])).subscriptions.append(mine)
+
+
+def wanted(file: Path, sites: Sequence[str]) -> dict[str, list[str]]:
+    """Every topic with its subscriptions, named as Dapr does, after the app, or a device's after its site.
+
+    `file` holds Dapr's Subscriptions. A topic that nobody listens to is there too: somebody publishes on it.
+    """
+    found: dict[str, set[str]] = {kind.topic: set() for kind in EVENT_TYPES.values()}
+    for document in yaml.safe_load_all(file.read_text()):
+        if document and document.get("kind") == "Subscription":
+            spec = document["spec"]
+            found.setdefault(spec["topic"], set()).update(
+                sites if spec["pubsubname"] == "cloud" else document["scopes"]
+            )
+    return {topic: sorted(names) for topic, names in sorted(found.items())}

@@ -21,10 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from services.contracts.events import EVENT_TYPES
-from services.standins.entities import Namespace, Stored, Subscription, Topic
+from services.standins.entities import LOCK_SECONDS, MAX_DELIVERY, Namespace, Stored, Subscription, Topic, wanted
 
 try:
     from proton import UNDESCRIBED, Array, Condition, Data, Delivery, Endpoint, Message, int32, symbol, timestamp
@@ -258,17 +255,6 @@ def _sections(raw: bytes) -> Iterator[bytes]:
                 yield bytes(data.get_object())
 
 
-def entities(file: Path, sites: Sequence[str]) -> list[tuple[str, str]]:
-    """(topic, subscription) of every Subscription in Dapr's file: named as Dapr does, after the app, or the site."""
-    wanted: list[tuple[str, str]] = []
-    for document in yaml.safe_load_all(file.read_text()):
-        if document and document.get("kind") == "Subscription":
-            spec = document["spec"]
-            names = sites if spec["pubsubname"] == "cloud" else document["scopes"]
-            wanted += [(spec["topic"], name) for name in names]
-    return wanted
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="servicebus", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -276,14 +262,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--subscriptions", type=Path, required=True, help="Dapr's file of Subscriptions")
     parser.add_argument("--site", action="append", default=[], help="a device with an uplink; may be given again")
-    parser.add_argument("--lock-seconds", type=float, default=15.0)
-    parser.add_argument("--max-delivery", type=int, default=10)
+    parser.add_argument("--lock-seconds", type=float, default=LOCK_SECONDS)
+    parser.add_argument("--max-delivery", type=int, default=MAX_DELIVERY)
     options = parser.parse_args(arguments)
     namespace = Namespace(options.lock_seconds, options.max_delivery)
-    for kind in EVENT_TYPES.values():
-        namespace.topics.setdefault(kind.topic, Topic([]))
-    for topic, name in entities(options.subscriptions, options.site):
-        namespace.subscribe(topic, name)
+    for topic, names in wanted(options.subscriptions, options.site).items():
+        namespace.topics.setdefault(topic, Topic([]))
+        for name in names:
+            namespace.subscribe(topic, name)
     Container(ServiceBus(options.port, namespace)).run()
 
 

@@ -1,31 +1,32 @@
 """The YAML that Dapr reads: numbers that must fit each other, and no code beside it."""
 
+import importlib.util
 import re
+import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from services.cli import components
+from services.cli.components import documents
+from services.cli.profiles import PROFILES, Profile
 from services.cli.runfile import read_run_file
 from services.cli.settings import default_root
+from services.standins.entities import LOCK_SECONDS
 
 ROOT = default_root()
 DAPR = ROOT / "dapr"
 PUBSUBS = sorted([*ROOT.glob("components/*/pubsub.yaml"), ROOT / "components" / "iotedge" / "cloud.yaml"])
-LOCK_SECONDS = 15  # of the subscriptions in Azure
 # Fixed in Dapr (cenkalti/backoff through dapr/kit): first interval, growth, and random stray either way.
 FIRST, GROWTH, STRAY = 0.5, 1.5, 0.5
-ADDRESSES = r"host|url|connectionString|namespace|vault|password|key$|token|consumerID"
 
 
 def seconds(text: str) -> float:
     number, unit = re.fullmatch(r"(\d+)(ms|s|m)", text).groups()  # type: ignore[union-attr]
     return int(number) * {"ms": 0.001, "s": 1.0, "m": 60.0}[unit]
-
-
-def documents(path: Path) -> list[dict[str, Any]]:
-    return [document for document in yaml.safe_load_all(path.read_text()) if document]
 
 
 def metadata(path: Path) -> dict[str, Any]:
@@ -94,9 +95,87 @@ def test_no_python_in_the_dapr_folder_hides_the_sdk() -> None:
     assert [Path(path).parent.name for path in dapr.__path__] == ["site-packages"]
 
 
-def test_hosts_and_secrets_stay_out_of_the_components() -> None:
-    paths = [path for path in ROOT.glob("components/*/*.yaml") if path.name != "kustomization.yaml"]
-    assert paths
-    for path in paths:
-        for entry in documents(path)[0]["spec"]["metadata"]:
-            assert not ("value" in entry and re.search(ADDRESSES, entry["name"], re.IGNORECASE)), path
+@pytest.mark.parametrize("profile", list(PROFILES))
+def test_every_profiles_components_are_what_dapr_says_they_may_be(profile: Profile) -> None:
+    assert components.profile_faults(ROOT, profile) == []
+
+
+def test_components_of_one_name_are_for_the_same_services_on_every_profile() -> None:
+    """Row 3.2: a service finds its stores and buses by name, wherever it runs."""
+    scopes: dict[str, set[tuple[str, ...]]] = {}
+    for folder in ("local", "iotedge", "azure"):
+        found = components.folder_components(ROOT / "components" / folder)
+        for one in [one for ones in found.values() for one in ones]:
+            scopes.setdefault(one["metadata"]["name"], set()).add(tuple(one.get("scopes", ())))
+    assert all(len(found) == 1 for found in scopes.values()), scopes
+    assert set(scopes) == {"pubsub", "statestore", "secretstore", "cloud", "sensors"}
+
+
+def mutated(folder: str, file: str, change: Callable[[dict[str, Any]], Any]) -> list[str]:
+    files = components.folder_components(ROOT / "components" / folder)
+    change(files[file][0])
+    return components.faults(files, components.index(ROOT), {"ingest", "uplink"})
+
+
+def entry(one: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(row for row in one["spec"]["metadata"] if row["name"] == name)
+
+
+@pytest.mark.parametrize(
+    ("folder", "file", "change", "words"),
+    [
+        ("local", "pubsub.yaml", lambda c: entry(c, "concurrency").update(name="concurency"), "perhaps 'concurrency'"),
+        ("local", "pubsub.yaml", lambda c: entry(c, "concurrency").update(value="many"), "must be a number"),
+        ("local", "pubsub.yaml", lambda c: entry(c, "concurrency").update(value=256), 'write "256"'),
+        ("local", "pubsub.yaml", lambda c: c["spec"]["metadata"].pop(0), "redisHost is missing"),
+        ("local", "pubsub.yaml", lambda c: entry(c, "redisHost").update(envRef="PATH"), "begin with HALFSURE_"),
+        ("local", "pubsub.yaml", lambda c: c["spec"]["metadata"].append(c["spec"]["metadata"][0]), "said twice"),
+        ("local", "pubsub.yaml", lambda c: c["spec"].update(type="pubsub.rediss"), "perhaps 'pubsub.redis/v1'"),
+        ("local", "pubsub.yaml", lambda c: c["spec"].update(version="v9"), "pubsub.redis/v9 is not known"),
+        ("local", "pubsub.yaml", lambda c: c.update(kind="Componet"), "is no component of Dapr"),
+        ("local", "pubsub.yaml", lambda c: c.update(scope=["ingest"]), "perhaps 'scopes'"),
+        ("local", "pubsub.yaml", lambda c: c.update(scopes=["ingets"]), "perhaps 'ingest'"),
+        ("local", "pubsub.yaml", lambda c: c["metadata"].update(name="bus"), "no component 'pubsub'"),
+        ("local", "pubsub.yaml", lambda c: c["metadata"].update(name="statestore"), "is there twice"),
+        ("local", "statestore.yaml", lambda c: entry(c, "actorStateStore").update(value="perhaps"), "true or false"),
+        ("azure", "statestore.yaml", lambda c: entry(c, "timeout").update(value="soon"), "must be a duration"),
+        ("azure", "statestore.yaml", lambda c: c["spec"]["metadata"].pop(0), "how to authenticate"),
+        (
+            "azure",
+            "pubsub.yaml",
+            lambda c: c["spec"].update(metadata=c["spec"]["metadata"][2:]),
+            "connectionString, or",
+        ),
+        ("azure", "secretstore.yaml", lambda c: entry(c, "vaultName").update(value="v"), "takes exactly one of"),
+        ("iotedge", "sensors.yaml", lambda c: entry(c, "direction").update(value="sideways"), "must be one of input"),
+        (
+            *("iotedge", "sensors.yaml"),
+            lambda c: c["spec"]["metadata"].append({"name": "caCert", "value": "x", "why": "y"}),
+            "takes exactly one of",
+        ),
+        (
+            *("iotedge", "sensors.yaml"),
+            lambda c: c["spec"]["metadata"].__setitem__(0, {"name": "url", "value": "tcp://broker:1883"}),
+            "differs from place to place",
+        ),
+    ],
+)
+def test_a_mistake_in_a_component_is_said_in_a_sentence(folder: str, file: str, change: Any, words: str) -> None:
+    found = mutated(folder, file, change)
+    assert any(words in fault for fault in found), found
+
+
+def test_what_is_known_of_the_types_is_what_daprs_sources_say(tmp_path: Path) -> None:
+    """Where the sources are: after a build of the runtime, that is."""
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "components" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    assert generate.used() == set(components.index(ROOT))
+    go = shutil.which("go")
+    cache = go and subprocess.run([go, "env", "GOMODCACHE"], capture_output=True, text=True, check=True).stdout.strip()
+    folder = Path(cache or tmp_path) / generate.MODULE
+    if not folder.exists():
+        pytest.skip("the sources of Dapr's components are not here")
+    assert generate.derived(folder) == components.index(ROOT)
