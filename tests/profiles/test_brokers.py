@@ -12,6 +12,7 @@ from integration.test_delivery import (
     test_kill_in_the_middle_loses_and_doubles_nothing,
     test_retry_comes_again_and_then_succeeds,
 )
+from profiles.readback import read_back
 
 __all__ = [
     "test_a_dropped_message_is_one_dead_letter_and_blocks_nothing",
@@ -21,6 +22,12 @@ __all__ = [
 ]
 
 pytestmark = [pytest.mark.profiles, pytest.mark.asyncio(loop_scope="module")]
+
+
+async def test_the_sidecar_has_loaded_what_the_profile_says(probe: Any) -> None:
+    loaded, wanted = await read_back(probe.stack, "probe")
+    assert loaded == wanted
+    assert {"pubsub", "statestore"} <= set(loaded)
 
 
 async def relayed(probe: Any, names: list[str], seconds: float = 90) -> None:

@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 from conftest import require_runtime, wait_until
 from paho.mqtt.publish import multiple
+from profiles.readback import read_back
 from worlds import SPECS, png
 
 from services.cli.settings import StackSettings
@@ -89,6 +90,13 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
 
 def pictures(start: int) -> list[bytes]:
     return [png(start % 250, n) for n in range(100)]
+
+
+@pytest.mark.parametrize("app_id", ["ingest", "infer", "uplink", "label-queue", "retrain-trigger"])
+async def test_each_sidecar_has_loaded_what_its_place_says(site: Site, app_id: str) -> None:
+    loaded, wanted = await read_back(site.stack, app_id)
+    assert loaded == wanted
+    assert ("cloud" in loaded, "sensors" in loaded) == (app_id == "uplink", app_id == "ingest")
 
 
 async def test_each_picture_is_a_sample_once_however_often_it_is_sent(site: Site) -> None:
