@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -223,7 +224,11 @@ def test_it_lists_what_the_services_need(made: Object) -> None:
     assert hub(made)["storeAndForwardConfiguration"] == {"timeToLiveSecs": 14 * 86_400}
 
 
-def test_a_service_finds_all_that_the_supervisor_gives_it(made: Object, tmp_path: Path) -> None:
+def test_a_service_finds_all_that_the_supervisor_gives_it(
+    made: Object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith(("HALFSURE_", "APP_", "DAPR_"))]:
+        monkeypatch.delenv(name)
     stack = StackSettings(profile="iotedge", home=tmp_path)
     home = Home(tmp_path)
     plan = Plan(stack, NEEDS.run_file, plan_ports(NEEDS.run_file, stack), home, home.secrets(), tmp_path)
