@@ -165,13 +165,14 @@ class Namespace:
 def wanted(file: Path, sites: Sequence[str]) -> dict[str, list[str]]:
     """Every topic with its subscriptions, named as Dapr does, after the app, or a device's after its site.
 
-    `file` holds Dapr's Subscriptions. A topic that nobody listens to is there too: somebody publishes on it.
+    `file` holds Dapr's Subscriptions; those of a device's own bus are not this one's. A topic that nobody listens to is
+    there too: somebody publishes on it.
     """
     found: dict[str, set[str]] = {kind.topic: set() for kind in EVENT_TYPES.values()}
     for document in yaml.safe_load_all(file.read_text()):
         if document and document.get("kind") == "Subscription":
             spec = document["spec"]
-            found.setdefault(spec["topic"], set()).update(
-                sites if spec["pubsubname"] == "cloud" else document["scopes"]
-            )
+            # A device's uplink hears its own bus, and this one as its site.
+            names = sites if spec["pubsubname"] == "cloud" else set(document["scopes"]) - {"uplink"}
+            found.setdefault(spec["topic"], set()).update(names)
     return {topic: sorted(names) for topic, names in sorted(found.items())}
