@@ -68,9 +68,9 @@ class Running:
         ]
         return [(await self.deliver_raw(topic, [envelope]))[0] for topic, envelope in envelopes]
 
-    async def deliver_batch(self, events: Sequence[Event]) -> list[str]:
+    async def deliver_batch(self, events: Sequence[Event], siteid: str = "test") -> list[str]:
         now = self.clock.now()
-        envelopes = [orjson.loads(wrap(event, siteid="test", service="test", now=now)) for event in events]
+        envelopes = [orjson.loads(wrap(event, siteid=siteid, service="test", now=now)) for event in events]
         return await self.deliver_raw(events[0].topic, envelopes)
 
     async def deliver_raw(self, topic: str, envelopes: Sequence[Any]) -> list[str]:

@@ -51,6 +51,12 @@ class Message(Generic[E]):
     envelope: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """As it came, for whoever hands it on."""
 
+    @property
+    def siteid(self) -> str:
+        """Where it was said; empty for a source that is not ours."""
+        parts = self.source.split("/")
+        return parts[2] if len(parts) == 4 else ""
+
 
 def wrap(event: Event, *, siteid: str, service: str, now: datetime, cause: "Message[Event] | None" = None) -> bytes:
     """The structured-mode JSON of `event`; the same fact always has the same id."""

@@ -37,6 +37,8 @@ class SelectionPolicy(_Settings):
     )
     confident: float = Field(default=0.9, ge=0, le=1, description="confidence from which a sample can be audited")
     budget: int | None = Field(default=None, ge=1, description="labels asked for in all; none: no limit")
+    sites: list[str] | None = Field(default=None, description="sites whose samples are asked about; none: all")
+    site_budget: int | None = Field(default=None, ge=1, description="labels asked for of each site in all")
     required_labels: int = Field(default=1, ge=1, le=9)
     seed: int = 0
 

@@ -16,7 +16,7 @@ from services.runtime.unit import Unit
 from services.select_uncertain.candidates import TURN, Candidates, cand_key, selected
 from services.select_uncertain.policies import Policies
 from services.select_uncertain.pool import NO_MODEL, Candidate, ProjectPool
-from services.select_uncertain.rounds import Choice, budget_left, choose, remaining, why_wait
+from services.select_uncertain.rounds import Choice, budget_left, choose, eligible, remaining, why_wait, within_budgets
 
 log = structlog.get_logger()
 
@@ -47,7 +47,7 @@ class Asking:
         """A round on demand. 409 while nothing can be chosen from, and when the policy's budget is used up."""
         async with self.service.lock(TURN):
             pool = self.candidates.pool(project.name)
-            if not pool.ready():
+            if not eligible(pool, policy):
                 wait = why_wait(pool, project, policy, self.service.clock.now())
                 raise Problem(409, "no-candidates", f"There is nothing to choose from: {wait}.")
             if (left := budget_left(pool, policy)) == 0:
@@ -60,7 +60,7 @@ class Asking:
     ) -> dict[str, Any]:
         name = project.name
         pool = self.candidates.pool(name)
-        ready = pool.ready()
+        ready = eligible(pool, policy)
         await self.fetch_vectors(pool, [*ready, *pool.in_state("SELECTED", "LABELED")])
         size = remaining(pool, policy) if budget is None else budget
 
@@ -71,6 +71,7 @@ class Asking:
             choices = await asyncio.to_thread(
                 choose, ready, pool.arrays(ready), pool.asked_vectors(), policy, size, seed
             )
+            choices = within_budgets(choices, pool.asked_by_site, policy.site_budget)
             record = _round_record(project, policy, pool, number, seed, choices, self.service.clock.now())
             if dry_run:
                 return {**record, "dry_run": True}

@@ -81,7 +81,12 @@ class Candidates:
             if known and not self._newer(event, known):
                 continue
             start = known or Candidate(
-                event.sample_id, "CANDIDATE", "", event.content.model_dump(), seen_at=now.isoformat()
+                event.sample_id,
+                "CANDIDATE",
+                "",
+                event.content.model_dump(),
+                seen_at=now.isoformat(),
+                site=message.siteid,
             )
             self.write(unit, event.project, start.scored(event), now)
 
@@ -105,6 +110,7 @@ class Candidates:
                 event.content.model_dump(),
                 decision=decision,
                 seen_at=now.isoformat(),
+                site=message.siteid,
             )
             self.write(unit, event.project, candidate, now)
             unit.emit(selected(event.project, candidate, policy, 1.0, decision, 0), message, guard=key)

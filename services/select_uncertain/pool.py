@@ -29,6 +29,7 @@ class Candidate:
     embedding: dict[str, Any] | None = None
     decision: dict[str, Any] | None = None
     seen_at: str = ""
+    site: str = ""
 
     def record(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -50,6 +51,7 @@ class Candidate:
             embedding=event.embedding_ref.model_dump() if event.embedding_ref else None,
             decision=self.decision,
             seen_at=self.seen_at,
+            site=self.site,
         )
 
     def become(self, state: State, decision: dict[str, Any] | None = None) -> "Candidate":
@@ -85,7 +87,12 @@ class ProjectPool:
     @property
     def asked(self) -> int:
         """Samples that a person was ever asked about; labels made elsewhere are not among them."""
-        return sum(1 for c in self.candidates.values() if c.decision and "round_id" in c.decision)
+        return self.asked_by_site.total()
+
+    @property
+    def asked_by_site(self) -> Counter[str]:
+        """The same, by the site that they came from."""
+        return Counter(c.site for c in self.candidates.values() if c.decision and "round_id" in c.decision)
 
     @property
     def _trained(self) -> list[Candidate]:

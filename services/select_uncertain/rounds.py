@@ -1,5 +1,6 @@
 """Rounds: when one may open, and whom it asks about. Pure."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +22,27 @@ class Choice:
     reasons: tuple[str, ...]
     trigger: Trigger
     strategy: str
+
+
+def eligible(pool: ProjectPool, policy: SelectionPolicy) -> list[Candidate]:
+    """What a round may choose from: ready, of a site that the policy is for, and within that site's budget."""
+    ready = pool.ready()
+    if policy.sites is not None:
+        ready = [candidate for candidate in ready if candidate.site in policy.sites]
+    if policy.site_budget is not None:
+        asked, most = pool.asked_by_site, policy.site_budget
+        ready = [candidate for candidate in ready if asked[candidate.site] < most]
+    return ready
+
+
+def within_budgets(choices: Sequence[Choice], asked: Counter[str], most: int | None) -> list[Choice]:
+    """The choices, in their order, without those that would take a site over its budget."""
+    kept, counts = [], Counter(asked)
+    for choice in choices:
+        if most is None or counts[choice.candidate.site] < most:
+            counts[choice.candidate.site] += 1
+            kept.append(choice)
+    return kept
 
 
 def remaining(pool: ProjectPool, policy: SelectionPolicy) -> int:
@@ -47,7 +69,9 @@ def why_wait(pool: ProjectPool, project: ProjectDocument, policy: SelectionPolic
         return f"{pool.new_labels} new labels are in: a model is being trained"
     if stale := pool.stale("CANDIDATE"):
         return f"{len(stale)} samples are still to be scored by {pool.active}"
-    ready = len(pool.ready())
+    ready = len(eligible(pool, policy))
+    if ready == 0 and pool.ready():
+        return "no sample that waits is of a site that the policy may still ask about"
     if ready == 0:
         return "no sample waits to be chosen"
     if pool.asked:

@@ -95,7 +95,7 @@ def test_what_is_in_the_local_profile_is_in_every_profile() -> None:
             for file in folder.glob("*.yaml")
             if (component := yaml.safe_load(file.read_text()))["kind"] == "Component"
         }
-        for folder in (ROOT / "components").iterdir()
+        for folder in (file.parent for file in ROOT.glob("components/*/kustomization.yaml"))
     }
     for profile, components in profiles.items():
         assert profiles["local"].keys() <= components.keys(), profile

@@ -1,5 +1,6 @@
 """select-uncertain on memory ports: candidates, rounds, budgets, rescoring, restarts."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,26 @@ async def test_the_budget_holds(tmp_path: Path) -> None:
         assert await running.data(SampleSelected) == []
         manual = await running.call("POST", "/v1/rounds?project=p", json={"budget": 1})
         assert (manual.status_code, manual.json()["type"]) == (409, "urn:halfsure:problem:budget-used-up")
+
+
+async def test_a_policy_may_be_for_some_sites_and_give_each_a_budget(tmp_path: Path) -> None:
+    """Row 2.19: north and south are asked three times each at most, east never."""
+    async with started(create, tmp_path) as running:
+        await running.deliver(project(sites=["north", "south"], site_budget=3, batch=8, min_pool=5))
+        sites = {name: ("north", "south", "east")[n % 3] for n, name in enumerate(NAMES)}
+        for site in ("north", "south", "east"):
+            await running.deliver_batch(await scores(running, [n for n in NAMES if sites[n] == site]), siteid=site)
+        asked: Counter[str] = Counter()
+        for _ in range(4):
+            running.clock.step(61)
+            await tick(running)
+            for pick in await running.data(SampleSelected):
+                asked[sites[pick["sample_id"]]] += 1
+                await running.deliver(accepted(pick["sample_id"]))
+        assert asked == {"north": 3, "south": 3}
+        manual = await running.call("POST", "/v1/rounds?project=p", json={"budget": 1})
+        assert manual.status_code == 409
+        assert "of a site that the policy may still ask about" in manual.json()["detail"]
 
 
 async def test_labels_from_elsewhere_are_never_asked_for(tmp_path: Path) -> None:
