@@ -1,5 +1,8 @@
 """What the system promises, on the real broker: at least once, effect once, retry, dead letter, crash."""
 
+import signal
+
+import psutil
 import pytest
 from conftest import wait_until
 
@@ -66,4 +69,21 @@ async def test_kill_in_the_middle_loses_and_doubles_nothing(probe, victim: str) 
         return set(names) <= set((await probe.counts())["relayed"])
 
     await wait_until(all_relayed, 120)
+    assert (await probe.counts())["total"] == before + 400
+
+
+async def test_a_service_that_is_told_to_end_does_so_within_ten_seconds_and_loses_nothing(probe) -> None:
+    """Row 2.18: SIGTERM in the middle of a stream, told from outside, as a container's runtime would."""
+    before = (await probe.counts())["total"]
+    names = [f"term{n}" for n in range(400)]
+    await probe.withdraw(*names)
+    pid = probe.stack.supervisor.kill("probe", signal.SIGTERM)
+    await wait_until(lambda: not psutil.pid_exists(pid), 10)
+    await wait_until(lambda: probe.stack.pid("probe") not in (None, pid), 30)
+    await probe.stack.wait_ready("probe", 60)
+
+    async def all_relayed() -> bool:
+        return set(names) <= set((await probe.counts())["relayed"])
+
+    await wait_until(all_relayed, 60)
     assert (await probe.counts())["total"] == before + 400

@@ -8,6 +8,7 @@ import pytest
 from conftest import wait_until
 from integration.test_delivery import (
     test_a_dropped_message_is_one_dead_letter_and_blocks_nothing,
+    test_a_service_that_is_told_to_end_does_so_within_ten_seconds_and_loses_nothing,
     test_events_go_round_in_bulk_and_count_once,
     test_kill_in_the_middle_loses_and_doubles_nothing,
     test_retry_comes_again_and_then_succeeds,
@@ -16,6 +17,7 @@ from profiles.readback import read_back
 
 __all__ = [
     "test_a_dropped_message_is_one_dead_letter_and_blocks_nothing",
+    "test_a_service_that_is_told_to_end_does_so_within_ten_seconds_and_loses_nothing",
     "test_events_go_round_in_bulk_and_count_once",
     "test_kill_in_the_middle_loses_and_doubles_nothing",
     "test_retry_comes_again_and_then_succeeds",
