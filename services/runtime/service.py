@@ -318,10 +318,10 @@ def _common_routes(service: Service) -> None:
     delivery.routes(service)
 
 
-async def transact(service: Service, work: Callable[[Unit], Awaitable[Any]], tries: int = 8) -> Any:
+async def transact(service: Service, work: Callable[[Unit], Awaitable[Any]], tries: int = 8, lane: str = MAIN) -> Any:
     """Run `work` in a unit and commit it; on a conflict once more, on fresh reads."""
     for attempt in range(tries):
-        unit = await service.unit()
+        unit = await service.unit(lane)
         try:
             answer = await work(unit)
             await unit.commit_all()

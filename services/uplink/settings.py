@@ -13,6 +13,9 @@ class UplinkSettings(BaseSettings):
     cloud_blobs: str = Field(
         default="", validation_alias="HALFSURE_CLOUD_BLOBS", description="url of the cloud's blob store"
     )
+    twin: bool = Field(
+        default=False, description="be steered by the module twin, with the identity that IoT Edge gives"
+    )
     waiting: int = Field(default=65_536, ge=1, description="units of events that may wait while the cloud is away")
     at_once: int = Field(default=8, ge=1, description="contents carried at a time")
     blob_seconds: float = Field(default=60.0, gt=0, description="time that carrying one content may take")
