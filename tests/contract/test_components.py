@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from services.cli import components
 from services.cli.components import documents
 from services.cli.profiles import PROFILES, Profile
 from services.cli.runfile import read_run_file
 from services.cli.settings import default_root
+from services.contracts.manifest import InputSpec
+from services.contracts.projects import ProjectSpec
 from services.standins.entities import LOCK_SECONDS
 
 ROOT = default_root()
@@ -179,3 +182,13 @@ def test_what_is_known_of_the_types_is_what_daprs_sources_say(tmp_path: Path) ->
     if not folder.exists():
         pytest.skip("the sources of Dapr's components are not here")
     assert generate.derived(folder) == components.index(ROOT)
+
+
+@pytest.mark.parametrize("field", ["pubsub", "statestore", "secretstore", "components", "blobs"])
+def test_a_project_cannot_choose_other_components(field: str) -> None:
+    """Row 3.2: connections are a profile's, by name; a project has no way to another store or bus."""
+    project = {"name": "p", "task": "image-classification", "labels": ["a", "b"]}
+    project["input"] = InputSpec.image(8, 8, 1).model_dump(mode="json")  # type: ignore[assignment]
+    ProjectSpec.model_validate(project)
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        ProjectSpec.model_validate({**project, field: "another"})
