@@ -17,7 +17,7 @@ CLUSTER_TOOL := ../shared/tools/cluster/cluster
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke test test-profiles test-k8s images check bench up down doctor lock clean
+.PHONY: help setup demo smoke test test-profiles test-k8s test-tilt tilt images check bench up down doctor lock clean
 
 help: ## Show what there is to do
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,11 @@ test-profiles: setup ## Play the loop on every profile, with the servers behind 
 	@$(BIN)/halfsure setup --profile iotedge
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/profiles
 
+test-edge: setup ## Run the IoT Edge manifest in network namespaces, and close the loop over a link that is cut (Linux, root)
+	@[ "$$(uname)" = Linux ] && [ "$$(id -u)" = 0 ] || { echo "make test-edge makes network namespaces: it needs Linux and root"; exit 1; }
+	@$(BIN)/halfsure setup --profile iotedge
+	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/edge -s
+
 check: $(STAMP) ## Lint, check types and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -56,6 +61,13 @@ images: ## Build the image of every service (BUILD="podman build", TAG=1.2.3, MO
 
 test-k8s: $(STAMP) ## Close the loop on the current Kubernetes context (CLUSTER=one-node: on a cluster made for it)
 	CLUSTER="$(CLUSTER)" CLUSTER_TOOL="$(CLUSTER_TOOL)" $(PYTEST) tests/k8s -s
+
+tilt: setup ## Develop with Tilt: changes live in seconds, in a cluster or on this machine (ON=machine|cluster)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m services.cli.tilt up $(if $(ON),-- --on $(ON))
+
+test-tilt: setup ## See that `tilt ci` ends well, and does not when a service is broken (about three minutes)
+	@$(BIN)/halfsure setup --with-cli
+	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/tilt -s
 
 bench: setup ## Measure the chain's rate beside empty handlers on the same components
 	@$(BIN)/python -m bench
