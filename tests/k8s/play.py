@@ -6,6 +6,7 @@ python play.py load SECONDS           predicts and claims without retrying, and 
 
 import asyncio
 import json
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -19,10 +20,11 @@ from services.cli.rest import Rest
 
 APPS = ("ingest", "infer", "select-uncertain", "label-queue", "retrain-trigger")
 TOKEN = Path("token").read_text().strip()
+URLS = json.loads(os.environ.get("PLAY_URLS", "{}"))  # by app id, where they are not the cluster's
 
 
 def url(app_id: str) -> str:
-    return f"http://halfsure-{app_id}"
+    return URLS.get(app_id, f"http://halfsure-{app_id}")
 
 
 def say(**row: Any) -> None:
