@@ -1,5 +1,6 @@
 """The loop over three hosts: a device that runs a deployment manifest, its cloud, and people; its link is cut."""
 
+import base64
 import contextlib
 import json
 import os
@@ -11,17 +12,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import iothub
 import pytest
 from conftest import require_runtime
-from edge.network import Network
+from edge.network import Network, run
 from edge.runner import SOCKET, Device, prepare
 
 from services.cli.backing import KEY, NoBacking, needs, servicebus_connection
 from services.cli.commands.iotedge import TEMPLATE, wanted
+from services.cli.datasets import digits, split
 from services.cli.edge.deployment import fill
 from services.cli.edge.rules import faults
 from services.cli.profiles import SITE, UPLINK
@@ -33,8 +36,20 @@ pytestmark = [pytest.mark.edge, pytest.mark.timeout(590)]
 ROOT = default_root()
 REPORT = Path("out/edge/report.json")
 BUDGET, BATCH, CUT_SECONDS = 60, 10, 30.0
-CLOUD, DEVICE = "10.79.1.1", "10.79.1.2"  # the link between them, which is cut
-PEOPLE_TO_CLOUD, PEOPLE_TO_DEVICE = "10.79.2.1", "10.79.3.1"
+CLOUD = "10.79.1.1"  # as the device reaches it, over the link that is cut
+OFFICE, DEVICE = "10.79.2.2", "10.79.3.2"  # the cloud and the device as people reach them
+CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2)"
+GET = """
+import sys, urllib.request
+asked = urllib.request.Request(sys.argv[1], headers={"authorization": f"Bearer {sys.argv[2]}"})
+print(urllib.request.urlopen(asked, timeout=10).read().decode())
+"""
+PUBLISH = """
+import sys, paho.mqtt.publish as publish
+host, topic, file, password = sys.argv[1:]
+auth = {"username": "ingest", "password": password}
+publish.single(topic, open(file, "rb").read(), 1, hostname=host, client_id="camera", auth=auth)
+"""
 
 
 def require_machine() -> None:
@@ -69,6 +84,31 @@ class World:
         self.folder = folder
         self._closing = closing
         self.device: Device
+        self.token = ""
+        self.broker = ("", 0)
+        self.sensors = ""  # password
+        ports = {app.app_id: app.app_port for app in read_run_file(ROOT / "dapr/dapr.yaml").apps} | {"uplink": UPLINK}
+        self.urls = {
+            app_id: f"http://{OFFICE if app_id in ('label-queue', 'retrain-trigger') else DEVICE}:{port}"
+            for app_id, port in ports.items()
+        }
+
+    def get(self, app_id: str, path: str) -> Any:
+        """What a service answers to people."""
+        said = self.network.run("people", sys.executable, "-c", GET, self.urls[app_id] + path, self.token)
+        return json.loads(said)
+
+    def reaches_the_cloud(self) -> bool:
+        """Whether uplink's own network does."""
+        host, port = self.broker
+        asked = [*self.network.inside("uplink"), sys.executable, "-c", CONNECT, host, str(port)]
+        return subprocess.run(asked, check=False, capture_output=True).returncode == 0
+
+    def want(self, **properties: Any) -> None:
+        """Patch the desired properties of the device's twin."""
+        file = self.folder / "device/edgehub/desired.json"
+        file.with_suffix(".tmp").write_text(json.dumps(properties))
+        file.with_suffix(".tmp").replace(file)
 
     def start(self, host: str, name: str, *command: str, **more: Any) -> "subprocess.Popen[str]":
         """A program on a host, ended with the test."""
@@ -99,23 +139,24 @@ def _end(process: "subprocess.Popen[str]") -> None:
             process.wait()
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     require_machine()
     with contextlib.ExitStack() as closing:
         network = Network("halfsure-")
         closing.callback(network.close)
         for host in ("cloud", "device", "people"):
             network.add(host, forwards=True)
-        network.link("wan", "cloud", f"{CLOUD}/24", "device", f"{DEVICE}/24")
-        network.link("office", "people", f"{PEOPLE_TO_CLOUD}/24", "cloud", "10.79.2.2/24")
-        network.link("site", "people", f"{PEOPLE_TO_DEVICE}/24", "device", "10.79.3.2/24")
-        made = World(network, tmp_path, closing)
+        network.link("wan", "cloud", f"{CLOUD}/24", "device", "10.79.1.2/24")
+        network.link("office", "people", "10.79.2.1/24", "cloud", f"{OFFICE}/24")
+        network.link("site", "people", "10.79.3.1/24", "device", f"{DEVICE}/24")
+        made = World(network, tmp_path_factory.mktemp("edge"), closing)
         cloud = cloud_side(made)
+        made.token, made.broker = cloud["token"], (CLOUD, cloud["ports"]["servicebus"])
+        (made.folder / "token").write_text(made.token)
         made.device = device_side(made, cloud)
         closing.callback(made.device.stop)
         made.device.start()
-        (tmp_path / "token").write_text(cloud["token"])
         yield made
 
 
@@ -152,7 +193,7 @@ def device_side(world: World, cloud: dict[str, Any]) -> Device:
     }
     manifest = world.folder / "deployment.json"
     manifest.write_text(fill(template, values))
-    root = world.folder / "device"
+    root, world.sensors = world.folder / "device", password
     root.mkdir()
     prepare(root, ROOT, cloud["tokens"], password)
     device = Device(manifest, world.network, "device", root, iothub.edge_environment(Path(SOCKET), "edgehub"))
@@ -168,17 +209,12 @@ class Play:
     """The demo's player on the people's host: its lines, and how far it is."""
 
     def __init__(self, world: World) -> None:
-        ports = {app.app_id: app.app_port for app in read_run_file(ROOT / "dapr/dapr.yaml").apps} | {"uplink": UPLINK}
-        urls = {
-            app_id: f"http://{'10.79.2.2' if app_id in ('label-queue', 'retrain-trigger') else '10.79.3.2'}:{port}"
-            for app_id, port in ports.items()
-        }
         self.rows: list[dict[str, Any]] = []
         self.process = world.start(
             "people",
             "people",
             *(sys.executable, str(ROOT / "tests/k8s/play.py"), "play", str(BUDGET), str(BATCH)),
-            env={"PLAY_URLS": json.dumps(urls), "PYTHONUNBUFFERED": "1"},
+            env={"PLAY_URLS": json.dumps(world.urls), "PYTHONUNBUFFERED": "1"},
             cwd=world.folder,
             stdout=subprocess.PIPE,
         )
@@ -191,57 +227,102 @@ class Play:
             print(line.rstrip(), flush=True)
             self.rows.append(json.loads(line))
 
-    def accepted(self) -> int:
-        return max((row.get("accepted", 0) for row in self.rows), default=0)
+    def count(self, what: str) -> int:
+        return max((row.get(what) or 0 for row in self.rows), default=0)
 
     def final(self) -> dict[str, Any] | None:
         assert self.process.poll() in (None, 0), "the play has failed"
         return next((row["final"] for row in self.rows if "final" in row), None)
 
 
-def test_the_loop_closes_over_a_link_that_is_cut(world: World) -> None:
+@dataclass(frozen=True)
+class Played:
+    """The end of the play, and what was seen while the link was cut."""
+
+    counts: dict[str, Any]
+    asked_while_cut: tuple[int, int]
+    device_answers: int
+    seconds: float
+
+
+@pytest.fixture(scope="module")
+def played(world: World) -> Played:
+    """One play, with thirty seconds in which the device has no cloud, and loses uplink and its sidecar."""
     play = Play(world)
-    until(lambda: play.accepted() >= 20 or play.final(), 240, "20 labels are in")
-    before = play.accepted()
+    until(lambda: play.count("accepted") >= 20 or play.final(), 240, "20 labels are in")
+    assert world.reaches_the_cloud()
     cut_at = time.monotonic()
     world.network.cut("wan", "device")
-    # What is on its way survives the loss of whoever carries it, too.
     world.device.kill("uplink")
     world.device.kill("daprd-uplink")
+    # What had crossed already is asked about and shown first.
+    until(lambda: time.monotonic() - cut_at > 5, 10, "five seconds")
+    asked, answers = play.count("asked"), 0
     while time.monotonic() - cut_at < CUT_SECONDS:
-        assert play.final() is None
-        time.sleep(0.5)
+        assert not world.reaches_the_cloud()
+        assert world.get("infer", "/v1/loaded-models?project=digits")["items"]
+        answers += 1
+    seen = (asked, play.count("asked"))
+    assert play.final() is None
     world.network.mend("wan", "device")
+    seconds = time.monotonic() - cut_at
     counts = until(play.final, 280, "the loop closes")
     assert play.process.wait(30) == 0
+    return Played(counts, seen, answers, seconds)
 
-    assert (counts["lost"], counts["doubled"], counts["dead_letters"]) == (0, 0, 0), counts
+
+def test_the_loop_closes_over_a_link_that_is_cut(world: World, played: Played) -> None:
+    counts = played.counts
+    assert (counts["lost"], counts["doubled"], counts["dead_letters"]) == (0, 0, 0)
     assert counts["ingested"] == counts["scored"] == 1237
     assert counts["asked"] == counts["accepted"] == counts["in_snapshots"] == BUDGET
-    assert before < BUDGET
+    assert played.asked_while_cut[0] == played.asked_while_cut[1] < BUDGET
+    assert played.device_answers > 3
     restarts = {name: module.restarts for name, module in world.device.modules.items()}
     assert restarts["uplink"] >= 1
-
-    serving = until(lambda: world.twin().get("digits", {}).get("active"), 20, "the twin says what serves")
-    broken = {"uri": f"blob:models/digits/{'0' * 64}.onnx", "sha256": "0" * 64, "bytes": 1, "media_type": "a/b"}
-    model = {
-        "project": "digits",
-        "version": "mdl_none",
-        "activation_epoch": 1000,
-        "artefact": broken,
-        "manifest": broken,
-    }
-    (world.folder / "device/edgehub/desired.json").write_text(json.dumps({"model": model}))
-    row = until(
-        lambda: world.twin()["digits"]["status"] == "failed" and world.twin()["digits"], 20, "a broken model fails"
-    )
-    assert row["active"] == serving
-    assert "there is nothing at" in row["error"]
-
+    assert restarts["redis"] == restarts["ingest"] == restarts["infer"] == 0
     REPORT.parent.mkdir(parents=True, exist_ok=True)
-    REPORT.write_text(
-        json.dumps({"counts": counts, "cut_seconds": CUT_SECONDS, "restarts": restarts, "twin": row}, indent=1) + "\n"
-    )
+    report = {"counts": counts, "cut_seconds": played.seconds, "restarts": restarts}
+    REPORT.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def test_the_twin_says_what_serves_and_a_broken_model_changes_nothing(world: World, played: Played) -> None:
+    active = [one for one in world.get("infer", "/v1/loaded-models?project=digits")["items"] if one["active"]]
+    until(lambda: world.twin().get("digits", {}).get("active") == active[0]["version"], 20, "the twin has it")
+    broken = {"uri": f"blob:models/digits/{'0' * 64}.onnx", "sha256": "0" * 64, "bytes": 1, "media_type": "a/b"}
+    files = {"artefact": broken, "manifest": broken}
+    world.want(model={"project": "digits", "version": "mdl_none", "activation_epoch": 1000, **files})
+    until(lambda: world.twin()["digits"]["status"] == "failed", 20, "the broken model is reported")
+    row = world.twin()["digits"]
+    assert row["active"] == active[0]["version"]
+    assert "there is nothing at" in row["error"]
+    assert world.get("infer", "/v1/loaded-models?project=digits")["items"]
+
+
+def test_the_twin_changes_the_policy_within_five_seconds(world: World, played: Played) -> None:
+    document = world.get("uplink", "/v1/projects/digits")
+    policy = {**document["policy"], "version": 2, "strategy": "margin"}
+    revision = document["revision"] + 1
+    assert world.get("select-uncertain", "/v1/policies/default?project=digits")["strategy"] != "margin"
+    project = {"name": "digits", "revision": revision, "document": {**document, "policy": policy, "revision": revision}}
+    world.want(project=project)
+
+    def in_force() -> bool:
+        said = world.get("select-uncertain", "/v1/policies/default?project=digits")
+        return (said["strategy"], said["version"]) == ("margin", 2)
+
+    until(in_force, 5, "the policy of the twin is in force")
+
+
+def test_a_camera_brings_a_sample_with_the_broker_s_password_only(world: World, played: Played) -> None:
+    picture = world.folder / "picture.png"
+    picture.write_bytes(base64.b64decode(split(digits(), 0).test[0].body["data"]))
+    publish = (*world.network.inside("people"), sys.executable, "-c", PUBLISH, DEVICE, "halfsure/digits/camera-1")
+    refused = subprocess.run([*publish, str(picture), "guess"], check=False, capture_output=True, text=True)
+    assert "not authori" in refused.stderr.lower()
+    run([*publish, str(picture), world.sensors])
+    path = "/v1/samples?project=digits&stream=camera-1"
+    until(lambda: len(world.get("ingest", path)["items"]) == 1, 20, "the picture is a sample")
 
 
 def test_nothing_of_the_stand_ins_is_in_the_manifest() -> None:

@@ -4,16 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-# A component may read several, of which one is set: a namespace with an identity, or a connection string.
-EITHER = frozenset({"HALFSURE_SERVICEBUS_CONNECTION", "HALFSURE_SERVICEBUS_NAMESPACE"})
+from services.cli.components import folder_components
 
 
 def read_components(folder: Path) -> list[Mapping[str, Any]]:
-    """The Dapr components of a folder, in the order of their names."""
-    documents = [one for file in sorted(folder.glob("*.yaml")) for one in yaml.safe_load_all(file.read_text())]
-    return [one for one in documents if one and one.get("kind") == "Component"]
+    """The Dapr components of a folder, in the order of their files."""
+    return [one for ones in folder_components(folder).values() for one in ones]
 
 
 def wanted(components: Sequence[Mapping[str, Any]], app_id: str) -> list[str]:

@@ -11,8 +11,9 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
 from services.cli.edge.deployment import GRPC, HTTP, RUNTIME, device_apps, service_environment, sidecar
-from services.cli.edge.resources import EITHER, wanted
+from services.cli.edge.resources import wanted
 from services.cli.edge.schema import CREATE_OPTIONS, MANIFEST, ROUTE
+from services.cli.manifests import ALTERNATIVES
 from services.cli.runfile import RunFile
 
 Object = Mapping[str, Any]
@@ -159,7 +160,7 @@ def _pair(deployment: _Deployment, name: str, side: str) -> Iterator[str]:
 
 def _lacking(name: str, expected: Any, given: Mapping[str, str]) -> Iterator[str]:
     for variable in expected:
-        if variable not in given and not (variable in EITHER and EITHER & given.keys()):
+        if variable not in given and ALTERNATIVES.get(variable) not in given:
             yield f"{name}: lacks {variable} in its env"
 
 
