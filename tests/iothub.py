@@ -18,10 +18,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import paho.mqtt.client as mqtt
 
@@ -52,7 +52,10 @@ def certificates(folder: Path, host: str) -> Path:
 class HubStandIn:
     """The twin of one module, and what the module has sent."""
 
-    def __init__(self) -> None:
+    def __init__(self, broker: Sequence[str], log: IO[str]) -> None:
+        self._command = broker
+        self._log = log
+        self._broker: subprocess.Popen[bytes] | None = None
         self.desired: dict[str, Any] = {"$version": 1}
         self.reported: dict[str, Any] = {"$version": 1}
         self.messages: list[dict[str, Any]] = []
@@ -60,7 +63,9 @@ class HubStandIn:
         self._client.on_message = self._received
         self._client.on_connect = lambda client, *_: client.subscribe([("$iothub/twin/#", 0), ("devices/#", 1)])
 
-    def connect(self) -> None:
+    def start(self) -> None:
+        """Bring the broker up, and answer."""
+        self._broker = subprocess.Popen(self._command, stdout=self._log, stderr=self._log)
         deadline = time.monotonic() + 10
         while True:
             try:
@@ -72,9 +77,13 @@ class HubStandIn:
                 time.sleep(0.05)
         self._client.loop_start()
 
-    def close(self) -> None:
+    def stop(self) -> None:
+        """As when edgeHub is restarted: connections end, patches are told to nobody; `start` may follow."""
         self._client.disconnect()
         self._client.loop_stop()
+        if self._broker is not None:
+            self._broker.terminate()
+            self._broker.wait(5)
 
     def want(self, **properties: Any) -> None:
         """Patch the desired properties, as `az iot hub module-twin update` does."""
@@ -180,16 +189,13 @@ def standing_in(folder: Path, host: str, listen: str) -> Iterator[HubStandIn]:
         f"cafile {authority}\ncertfile {folder}/server.pem\nkeyfile {folder}/server.key\n"
     )
     with (folder / "edgehub.log").open("w") as log:
-        broker = subprocess.Popen([str(find_mosquitto()), "-c", str(config)], stdout=log, stderr=log)
-        hub = HubStandIn()
+        hub = HubStandIn([str(find_mosquitto()), "-c", str(config)], log)
         try:
-            hub.connect()
+            hub.start()
             with workload_api(folder / "workload.sock", authority):
                 yield hub
         finally:
-            hub.close()
-            broker.terminate()
-            broker.wait(5)
+            hub.stop()
 
 
 def main(folder: Path, host: str) -> None:

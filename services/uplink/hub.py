@@ -1,15 +1,15 @@
 """IoT Hub by way of the device's edgeHub, with the identity that IoT Edge gives each module."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import orjson
-import structlog
 
 from services.runtime.errors import Unavailable
 
-log = structlog.get_logger()
+PATIENCE = 10.0  # seconds for an answer; edgeHub is on the same device
 
 
 class Hub(Protocol):
@@ -49,15 +49,18 @@ class IotHub:
             if self._client is not None and self._client.connected:
                 changed()
 
-        try:
+        def listen(client: Any) -> None:
+            client.on_connection_state_change = moved
+            client.on_twin_desired_properties_patch_received = patched
+
+        async def connect() -> None:
             if self._client is None:
-                # It asks the device's security daemon, and waits for the answer.
+                # It asks the device's security daemon, and waits for the answer; so do subscriptions.
                 self._client = await asyncio.to_thread(IoTHubModuleClient.create_from_edge_environment)
             await self._client.connect()
-            self._client.on_connection_state_change = moved
-            self._client.on_twin_desired_properties_patch_received = patched
-        except Exception as error:  # its errors have no common base
-            raise Unavailable(f"edgeHub: {_words(error)}") from error
+            await asyncio.to_thread(listen, self._client)
+
+        await self._within("connect", connect())
 
     async def desired(self) -> Mapping[str, Any]:
         return (await self._ask("get_twin"))["desired"]
@@ -73,13 +76,26 @@ class IotHub:
 
     async def close(self) -> None:
         if self._client is not None:
-            await self._client.shutdown()
+            client, self._client = self._client, None
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(client.shutdown(), PATIENCE)
 
     async def _ask(self, method: str, *arguments: Any) -> Any:
+        if self._client is None:
+            raise Unavailable("edgeHub: not connected")
+        return await self._within(method, getattr(self._client, method)(*arguments))
+
+    async def _within(self, what: str, work: Awaitable[Any]) -> Any:
         try:
-            return await getattr(self._client, method)(*arguments)
+            async with asyncio.timeout(PATIENCE):
+                return await work
+        except TimeoutError as error:
+            # The client reconnects by itself, but never subscribes again: after an edgeHub that has forgotten the
+            # session it would wait for ever. The next connection is made by a new one.
+            await self.close()
+            raise Unavailable(f"edgeHub: {what}: no answer within {PATIENCE:.0f} s") from error
         except Exception as error:  # its errors have no common base
-            raise Unavailable(f"edgeHub: {method}: {_words(error)}") from error
+            raise Unavailable(f"edgeHub: {what}: {_words(error)}") from error
 
 
 def _words(error: Exception) -> str:

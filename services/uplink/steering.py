@@ -2,23 +2,21 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
-import httpx2
 import orjson
 import structlog
 
 from services.contracts.envelope import Message, read, wrap
 from services.contracts.events import Content, Event, ModelLoaded, ModelLoadFailed, ProjectUpdated
 from services.contracts.ids import sha256
-from services.runtime.blobs import AzureBlobs
 from services.runtime.errors import Retry, Unavailable
 from services.runtime.ports import Blobs
 from services.runtime.service import Service, transact
 from services.runtime.unit import Unit
 from services.uplink import twin
+from services.uplink.download import Broken, download, where
 from services.uplink.forwarding import Forwarding
 from services.uplink.hub import Hub
 
@@ -29,10 +27,6 @@ STATUS = "model-status"  # the output of the module, which the deployment's rout
 ROWS = "twin:rows"
 LONGEST_PAUSE = 30.0
 Part = twin.WantedModel | twin.WantedProject
-
-
-class Broken(Exception):
-    """What is at a uri is not what the twin describes, or nothing is."""
 
 
 class Steering:
@@ -64,20 +58,26 @@ class Steering:
         """Look at what is wanted if it has changed, and report what is new. The service calls it again and again."""
         if time.monotonic() < self._not_before:
             return
+        trouble: Retry | None = None
         try:
             if not self._connected:
                 await self._hub.connect(self._note)
                 self._connected = self._changed = True
             if self._changed:
                 self._changed = False
-                await self._follow(await self._hub.desired())
+                properties = await self._hub.desired()
+                try:
+                    await self._follow(properties)
+                except Retry as error:  # content that waits is reported, too
+                    trouble = error
             await self._report()
+            if trouble:
+                raise trouble
             self._pause = 0.0
         except Retry:
-            self._changed = True
+            self._connected, self._changed = trouble is not None, True
             self._pause = min(max(1.0, self._pause * 2), LONGEST_PAUSE)
             self._not_before = time.monotonic() + self._pause
-            await self._report_if_possible()
             raise
 
     async def close(self) -> None:
@@ -128,9 +128,9 @@ class Steering:
                 async with asyncio.timeout(self._seconds):
                     raw = await self._fetch(content)
             except TimeoutError as error:
-                raise Unavailable(f"{_where(content)} does not answer within {self._seconds:.0f} s") from error
+                raise Unavailable(f"{where(content)} does not answer within {self._seconds:.0f} s") from error
             if sha256(raw) != content.sha256:
-                raise Broken(f"what is at {_where(content)} has the sha256 {sha256(raw)}, not {content.sha256}")
+                raise Broken(f"what is at {where(content)} has the sha256 {sha256(raw)}, not {content.sha256}")
             await self._service.blobs.put(twin.kept_as(project, content), raw)
         for event in twin.facts(part):
             await self._say(event)
@@ -140,10 +140,10 @@ class Steering:
             if content.uri.startswith("blob:"):
                 return await self._far.get(content.uri)
             if content.uri.startswith("https://"):
-                return await _download(content)
+                return await download(content)
         except KeyError as error:
-            raise Broken(f"there is nothing at {_where(content)}") from error
-        raise Broken(f"{_where(content)} is neither blob:NAME nor an https url")
+            raise Broken(f"there is nothing at {where(content)}") from error
+        raise Broken(f"{where(content)} is neither blob:NAME nor an https url")
 
     async def _say(self, event: Event) -> None:
         settings, now = self._service.settings, self._service.clock.now()
@@ -183,53 +183,7 @@ class Steering:
             if row != before.get(project):
                 await self._hub.say(STATUS, {"project": project, "site": self._service.settings.siteid, **row})
 
-    async def _report_if_possible(self) -> None:
-        if self._connected:
-            try:
-                await self._report()
-            except Retry as error:
-                log.warning("not reported", reason=str(error))
-
 
 async def _rows(unit: Unit) -> dict[str, twin.Row]:
     found: dict[str, Any] = await unit.get(ROWS) or {"rows": {}}
     return dict(found["rows"])
-
-
-def _where(content: Content) -> str:
-    """The uri without its query, which may be a signature that nobody should read in a log."""
-    return content.uri.partition("?")[0]
-
-
-async def _download(content: Content) -> bytes:
-    """From Blob Storage with this module's identity, from anywhere else as anybody. Raises KeyError, Unavailable."""
-    parts = urlsplit(content.uri)
-    if (parts.hostname or "").endswith(".blob.core.windows.net"):
-        container, _, name = parts.path.lstrip("/").partition("/")
-        query = f"?{parts.query}" if parts.query else ""
-        store = AzureBlobs(f"https://{parts.netloc}/{container}{query}")
-        return await _and_close(store.get(f"blob:{name}"), store.close)
-    raw = bytearray()
-    try:
-        async with (
-            httpx2.AsyncClient(follow_redirects=True, timeout=30) as http,
-            http.stream("GET", content.uri) as got,
-        ):
-            if got.status_code in (404, 410):
-                raise KeyError(content.uri)
-            if got.status_code >= 400:
-                raise Unavailable(f"{_where(content)} answers {got.status_code}")
-            async for chunk in got.aiter_bytes():
-                raw += chunk
-                if len(raw) > content.bytes:
-                    raise Broken(f"what is at {_where(content)} has more than {content.bytes} bytes")
-    except httpx2.HTTPError as error:
-        raise Unavailable(f"{_where(content)}: {error}") from error
-    return bytes(raw)
-
-
-async def _and_close(work: Awaitable[bytes], close: Callable[[], Awaitable[None]]) -> bytes:
-    try:
-        return await work
-    finally:
-        await close()

@@ -56,7 +56,7 @@ class Device:
             row = self.hub.reported.get("models", {}).get("default", {})
             return row if row.get("status") == status and row["version_seen"] == seen else None
 
-        return await wait_until(there, 20)
+        return await wait_until(there, 40)
 
     async def answers(self) -> str:
         picture = {"data": base64.b64encode(png(200)).decode(), "media_type": "image/png"}
@@ -97,7 +97,7 @@ async def device(folder: Path, hub: HubStandIn) -> AsyncIterator[Device]:
 
 
 async def steer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A project and three models by the twin, the second of them broken on its way."""
+    """A project and four models by the twin: the second broken, the fourth wanted while there is no connection."""
     monkeypatch.setenv("HALFSURE_UPLINK_TWIN", "true")
     monkeypatch.setenv("HALFSURE_CLOUD_BLOBS", (folder / "far").as_uri())
     for name, value in edge_environment(folder / "workload.sock", "localhost").items():
@@ -123,7 +123,14 @@ async def steer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             row = await edge.reported("serving", 5)
             assert (row["active"], row["previous"], row.get("error")) == ("mdl_3", "mdl_1", None)
             assert await edge.answers() == "mdl_3"
-            await wait_until(lambda: hub.messages and hub.messages[-1]["body"]["active"] == "mdl_3")
+
+            # What is wanted while there is no connection is told to nobody, so it is asked for afterwards.
+            await asyncio.to_thread(hub.stop)
+            hub.want(model=await edge.model("mdl_4", 4, 11.0))
+            await asyncio.to_thread(hub.start)
+            row = await edge.reported("serving", 6)
+            assert (row["active"], row["previous"]) == ("mdl_4", "mdl_3")
+            await wait_until(lambda: hub.messages and hub.messages[-1]["body"]["active"] == "mdl_4")
             assert {message["output"] for message in hub.messages} == {"model-status"}
 
 

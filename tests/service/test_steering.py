@@ -154,6 +154,21 @@ async def test_a_broken_artefact_leaves_the_old_model_and_is_told(
         }
 
 
+async def test_content_that_cannot_be_had_yet_is_waited_for_and_told(
+    tmp_path: Path, ports: Ports, hub: MemoryHub, far: FolderBlobs
+) -> None:
+    async with site(tmp_path, ports, hub, far) as edge:
+        model = await edge.model("mdl_1", 1)
+        uri = model["artefact"]["uri"]
+        model["artefact"]["uri"] = "https://localhost:1/model.onnx?sig=secret"
+        hub.want(model=model)
+        row = await edge.status("waiting")
+        assert "https://localhost:1/model.onnx:" in row["error"]
+        assert "secret" not in row["error"]
+        hub.want(model={**model, "artefact": {**model["artefact"], "uri": uri}})
+        await edge.status("loading")
+
+
 async def test_what_infer_cannot_load_is_told(tmp_path: Path, ports: Ports, hub: MemoryHub, far: FolderBlobs) -> None:
     async with site(tmp_path, ports, hub, far) as edge:
         hub.want(model=await edge.model("mdl_1", 1))
