@@ -325,6 +325,28 @@ def test_a_camera_brings_a_sample_with_the_broker_s_password_only(world: World, 
     until(lambda: len(world.get("ingest", path)["items"]) == 1, 20, "the picture is a sample")
 
 
+def test_a_module_has_what_the_manifest_gives_it_and_no_more(world: World, played: Played) -> None:
+    for name, module in world.device.modules.items():
+        assert module.process is not None
+        own = Path(f"/proc/{module.process.pid}")
+        said = dict(line.split(":", 1) for line in (own / "status").read_text().splitlines() if ":" in line)
+        user = module.options.get("User", "65532:65532").split(":")[0]
+        assert said["Uid"].split() == [user] * 4, name
+        assert (int(said["CapEff"], 16), int(said["CapBnd"], 16), said["NoNewPrivs"].strip()) == (0, 0, "1"), name
+        pairs = [pair.split("=", 1) for pair in (own / "environ").read_text().split("\0") if "=" in pair]
+        environment = {key: value for key, value in pairs}
+        # Redis writes its title over its environment, and is given none.
+        assert environment.items() >= module.environment.items() or name == "redis", name
+        ours = {key for key in environment if key.startswith(("HALFSURE_", "APP_", "DAPR_", "AZURE_"))}
+        assert ours <= module.environment.keys(), name
+        mounts = [line.split() for line in (own / "mounts").read_text().splitlines()]
+        modes = {place: options.split(",")[0] for _, place, _, options, *_ in mounts}
+        assert modes["/"] == "ro", name
+        bound = {inside: "ro" if read_only else "rw" for _, inside, read_only in module.binds}
+        assert {place: modes[place] for place in bound} == bound, name
+        assert {place for place in modes if "halfsure" in place} == {place for place in bound if "halfsure" in place}
+
+
 def test_nothing_of_the_stand_ins_is_in_the_manifest() -> None:
     assert KEY not in (ROOT / TEMPLATE).read_text()
     assert "UseDevelopmentEmulator" not in (ROOT / TEMPLATE).read_text()
