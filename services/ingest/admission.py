@@ -99,6 +99,7 @@ class Draft:
     own_name: bool  # whether its identity is not its content, so that its blob is not shared
     source: str | None = None
     request_id: str = ""
+    trace: str | None = None  # a traceparent
 
 
 @dataclass(frozen=True)
@@ -278,5 +279,5 @@ def _json_header(header: str, value: str) -> Any:
         raise invalid(f"/{header}", "json", f"{header} cannot be read: {error}.") from error
 
 
-def with_request(draft: Draft, request_id: str) -> Draft:
-    return replace(draft, request_id=request_id)
+def with_request(draft: Draft, request_id: str, trace: str | None) -> Draft:
+    return replace(draft, request_id=request_id, trace=trace)

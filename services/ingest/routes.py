@@ -20,7 +20,7 @@ from services.runtime import http
 from services.runtime.access import Caller, Project, caller_with, needs
 
 LINES = 1000
-INTERNAL = {"shard", "source", "_unit"}
+INTERNAL = {"shard", "source", "_unit", "_trace"}
 CACHED = "private, max-age=31536000, immutable"
 
 

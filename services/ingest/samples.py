@@ -14,6 +14,7 @@ from services.ingest import admission, index
 from services.ingest.admission import Claim, Draft, Gate, Inline
 from services.ingest.intake import Intake, Outcome
 from services.ingest.settings import IngestSettings
+from services.runtime import tracing
 from services.runtime.service import Service, transact
 from services.runtime.unit import Unit
 
@@ -63,8 +64,8 @@ class Samples:
         unfit = await asyncio.to_thread(_unfit, drafts, project)
         judged = [problem or draft for draft, problem in zip(drafts, unfit, strict=True)]
         good = [
-            admission.with_request(draft, request)
-            for draft, request in zip(judged, requests, strict=True)
+            admission.with_request(draft, request, trace)
+            for draft, request, trace in zip(judged, requests, tracing.apart(len(judged)), strict=True)
             if isinstance(draft, Draft)
         ]
         refused = [(request, row) for row, request in zip(judged, requests, strict=True) if isinstance(row, Problem)]

@@ -91,13 +91,14 @@ class Tasks:
         return parsed(record)
 
     @staticmethod
-    def put(task: Task, unit: Unit) -> None:
-        """Write a record that this unit has read."""
-        unit.put(task_key(task.id), task.model_dump(mode="json", exclude_defaults=True), guard=True)
+    def put(task: Task, unit: Unit, trace: str | None = None) -> None:
+        """Write a record that this unit has read, and that belongs to this trace."""
+        record = task.model_dump(mode="json", exclude_defaults=True)
+        unit.put(task_key(task.id), record, guard=True, trace=trace)
 
-    def write(self, task: Task, unit: Unit) -> None:
+    def write(self, task: Task, unit: Unit, trace: str | None = None) -> None:
         """The same, and the book follows once all of the unit is committed."""
-        self.put(task, unit)
+        self.put(task, unit, trace)
         if book := self._books.get(task.project):
             unit.then(lambda: book.observe(task))
 

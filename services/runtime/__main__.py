@@ -5,7 +5,7 @@ import sys
 
 import uvicorn
 
-from services.runtime import telemetry
+from services.runtime import telemetry, tracing
 from services.runtime.dapr_ports import connect_dapr
 from services.runtime.settings import RuntimeSettings
 
@@ -24,6 +24,7 @@ def main(arguments: list[str]) -> int:
         return 2
     settings = RuntimeSettings()
     telemetry.configure(app_id, settings.log_level)
+    close = tracing.configure(app_id, settings.siteid)
     service = module.create(settings, connect_dapr)
     uvicorn.run(
         service.api,
@@ -34,6 +35,7 @@ def main(arguments: list[str]) -> int:
         timeout_graceful_shutdown=8,
         h11_max_incomplete_event_size=1 << 16,
     )
+    close()
     return 0
 
 

@@ -15,7 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from services.contracts.envelope import wrap
 from services.contracts.events import Event
-from services.runtime import delivery, http, telemetry
+from services.runtime import delivery, http, telemetry, tracing
 from services.runtime.access import Tokens, needs
 from services.runtime.deadletters import DeadLetters
 from services.runtime.errors import Conflict, Retry
@@ -77,6 +77,7 @@ class Service:
             lifespan=self._lifespan,
             openapi_url=None,
             docs_url=None,
+            telemetry=tracing.REQUESTS,
         )
         self.api.state.service = self
         self.api.state.tokens = Tokens(settings.tokens)

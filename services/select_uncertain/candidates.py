@@ -88,7 +88,7 @@ class Candidates:
                 seen_at=now.isoformat(),
                 site=message.siteid,
             )
-            self.write(unit, event.project, start.scored(event), now)
+            self.write(unit, event.project, start.scored(event), now, message.traceparent)
 
     async def unscorable(self, batch: Sequence[Message[SampleScoringFailed]], unit: Unit) -> None:
         """SampleScoringFailed: a sample that no model can read goes to a person at once."""
@@ -193,8 +193,8 @@ class Candidates:
             return False
         return not known.version or event.model_version == self.pool(event.project).active or known.version == NO_MODEL
 
-    def write(self, unit: Unit, project: str, candidate: Candidate, now: datetime) -> None:
-        unit.put(cand_key(project, candidate.sample_id), candidate.record(), guard=True)
+    def write(self, unit: Unit, project: str, candidate: Candidate, now: datetime, trace: str | None = None) -> None:
+        unit.put(cand_key(project, candidate.sample_id), candidate.record(), guard=True, trace=trace)
         unit.then(lambda: self.pool(project).put(candidate, now))
 
     async def _index(self, batch: Sequence[Message[Any]], unit: Unit) -> None:
