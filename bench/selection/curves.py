@@ -2,6 +2,7 @@
 
 import time
 import zlib
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,9 @@ def play(dataset: str, learner: str, strategy: str, seed: int) -> dict[str, Any]
     The split and the random first labels depend on the data set and the seed alone, so that runs are paired. `seconds`
     is the CPU time of selection.
     """
-    data = load(dataset)
-    rng = np.random.default_rng([seed, zlib.crc32(dataset.encode())])
-    pool, test = data.split(rng)
+    data, pool, test, first = _dealt(dataset, seed)
     x, y, count = data.embeddings[pool], data.classes[pool], int(data.classes.max()) + 1
-    full = _judged(learn(learner, x, y, x[:0], count, seed), data, test)
-    first = _first(y, data.first, rng)
+    full = full_score(dataset, learner, seed)
     picking = np.random.default_rng([seed, zlib.crc32(strategy.encode())])
     name = strategy.removesuffix(COLD)
     labelled = first if name == strategy else _covered(x, y, data.first, picking)
@@ -45,6 +43,22 @@ def play(dataset: str, learner: str, strategy: str, seed: int) -> dict[str, Any]
         if len(set(chosen.tolist())) != size:
             raise RuntimeError(f"{name} picked {len(set(chosen.tolist()))} of {size} on {dataset}")
         labelled = np.concatenate([labelled, rest[chosen]])
+
+
+@cache
+def full_score(dataset: str, learner: str, seed: int) -> float:
+    """The test score with all labels of the pool."""
+    data, pool, test, _ = _dealt(dataset, seed)
+    x, y = data.embeddings[pool], data.classes[pool]
+    return _judged(learn(learner, x, y, x[:0], int(data.classes.max()) + 1, seed), data, test)
+
+
+def _dealt(dataset: str, seed: int) -> tuple[Data, np.ndarray, np.ndarray, np.ndarray]:
+    """The data set, its pool and test set of this seed, and the first labels' places in the pool."""
+    data = load(dataset)
+    rng = np.random.default_rng([seed, zlib.crc32(dataset.encode())])
+    pool, test = data.split(rng)
+    return data, pool, test, _first(data.classes[pool], data.first, rng)
 
 
 def _chosen(name: str, fitted: Fitted, x, y, labelled, rest, size: int, rng: np.random.Generator) -> np.ndarray:

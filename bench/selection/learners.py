@@ -24,7 +24,7 @@ class Fitted:
 
 
 def learn(name: str, x: np.ndarray, y: np.ndarray, unlabelled: np.ndarray, count: int, seed: int) -> Fitted:
-    """`lr`, `mlp`, or `spread`: the default trainer's head, which learns from the unlabelled too."""
+    """`lr`, `mlp`, or a head of the default trainer: `auto`, `spread`, `logistic`."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.neural_network import MLPClassifier
@@ -36,9 +36,8 @@ def learn(name: str, x: np.ndarray, y: np.ndarray, unlabelled: np.ndarray, count
         if name == "mlp":
             model = MLPClassifier((64,), max_iter=200, learning_rate_init=0.01, random_state=seed)
             return Fitted(model.fit(x, y), count)
-        head = {"spread": "spread", "logistic": "logistic"}[name]
-        params = HeadParams(head=head, seed=seed)  # type: ignore[arg-type]
-        return Fitted(fit(Examples(x, y, np.ones(len(y)), unlabelled), params), count)
+        params = HeadParams.model_validate({"head": name, "seed": seed})
+        return Fitted(fit(Examples(x, y, np.ones(len(y)), unlabelled), params).model, count)
 
 
 def score(metric: str, truth: np.ndarray, answers: np.ndarray) -> float:
