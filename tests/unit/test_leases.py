@@ -11,7 +11,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from services.contracts.events import Content, SampleSelected
 from services.contracts.problem import Problem
 from services.label_queue import leases
-from services.label_queue.consensus import agreement, quorum
+from services.label_queue.agreement import agreement
+from services.label_queue.consensus import quorum
 from services.label_queue.tasks import FREE, MOVES, OPEN, IllegalMove, LeaseLost, NotFree, State, Task
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
