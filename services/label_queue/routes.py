@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from services.contracts.ids import task_id
 from services.contracts.problem import Problem, invalid, not_found
 from services.label_queue import views
 from services.label_queue.answers import Answers, Submission
@@ -224,6 +225,14 @@ def _reading(router: APIRouter, parts: Parts) -> None:
             return views.plain(found[0])
         return views.full(found[0], (await _hints(parts, project, found)).get(task))
 
+    @router.get("/v1/samples/{sample}", dependencies=[needs("viewer")])
+    async def sample_(project: Project, sample: str) -> dict[str, Any]:
+        """The content of a sample that there is a task of; ingest asks for those that never passed it."""
+        found = await parts.tasks.many([task_id(project, sample)])
+        if not found or found[0].content is None or found[0].withdrawn:
+            raise not_found("sample", sample)
+        return {"sample_id": sample, "content": found[0].content.model_dump()}
+
     @router.get("/v1/stats", dependencies=[needs("viewer")])
     async def stats(project: Project) -> dict[str, Any]:
         await parts.tasks.service.projects.need(project)
@@ -267,15 +276,19 @@ def _schemas(router: APIRouter, parts: Parts) -> None:
 
 
 def _exchange(router: APIRouter, parts: Parts) -> None:
-    @router.get("/v1/export", dependencies=[needs("viewer")])
-    async def export(project: Project, form: Annotated[str, Query(alias="format")] = "jsonl") -> Response:
+    @router.get("/v1/export")
+    async def export(
+        project: Project,
+        caller: Annotated[Caller, caller_with("viewer")],
+        form: Annotated[str, Query(alias="format")] = "jsonl",
+    ) -> Response:
         document = await parts.tasks.service.projects.need(project)
         if form not in FORMATS:
             raise Problem(406, "format", f"There is no export as {form!r}; there is {', '.join(FORMATS)}.")
         await parts.tasks.refresh(project)
         chosen: Literal["jsonl", "csv"] = "csv" if form == "csv" else "jsonl"
         headers = {"content-disposition": f'attachment; filename="{project}-labels.{chosen}"'}
-        rows = views.export(parts.tasks, document, chosen)
+        rows = views.export(parts.tasks, document, chosen, gold=caller.may("reviewer"))
         return StreamingResponse(rows, media_type=FORMATS[chosen], headers=headers)
 
     @router.post("/v1/import", dependencies=[needs("operator")], status_code=207)

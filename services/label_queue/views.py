@@ -128,15 +128,21 @@ def stats(book: Book, active: str) -> dict[str, Any]:
     }
 
 
-async def export(tasks: Tasks, document: ProjectDocument, form: Literal["jsonl", "csv"]) -> AsyncIterator[bytes]:
-    """Every accepted label, in the order of task ids, a bulk at a time."""
+async def export(
+    tasks: Tasks, document: ProjectDocument, form: Literal["jsonl", "csv"], gold: bool
+) -> AsyncIterator[bytes]:
+    """Every accepted label, in the order of task ids, a bulk at a time; those of gold samples only if wanted."""
     book = await tasks.book(document.name)
     if form == "csv":
         yield _csv([COLUMNS])
     after: str | None = None
     while True:
         names, more = book.page([State.ACCEPTED], after, BULK)
-        rows = [_row(task) for task in await tasks.many(names) if task.state == State.ACCEPTED]
+        rows = [
+            _row(task)
+            for task in await tasks.many(names)
+            if task.state == State.ACCEPTED and (gold or task.split != "gold")
+        ]
         if rows and form == "csv":
             yield _csv([[row[name] for name in COLUMNS] for row in rows])
         elif rows:

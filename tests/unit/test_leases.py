@@ -323,6 +323,15 @@ class Life(RuleBasedStateMachine):
         if after := self.attempt(lambda: leases.resolve(self.task, "rev", "x", self.now, 1)):
             self.becomes(after)
 
+    @rule(pick=st.randoms(use_true_random=False), value=st.sampled_from("xy"))
+    def revise(self, pick: Any, value: str) -> None:
+        if self.task.answers:
+            first = pick.choice(self.task.answers)
+            if done := self.attempt(lambda: leases.revise(self.task, first.id, value, self.now)):
+                after, answer = done
+                assert (first.kind, answer.revises) == ("counted", first.id) or after is self.task
+                self.becomes(after)
+
     @invariant()
     def sound(self) -> None:
         now = self.task
