@@ -27,6 +27,7 @@ from services.retrain_trigger.pipeline import Pipeline
 from services.retrain_trigger.registry import Registry
 from services.retrain_trigger.runs import Runs
 from services.retrain_trigger.settings import RetrainTriggerSettings
+from services.retrain_trigger.watch import Watch
 from services.runtime.service import Connect, Service
 from services.runtime.settings import RuntimeSettings
 
@@ -41,6 +42,7 @@ def create(settings: RuntimeSettings, connect: Connect, backend: Backend | None 
     registry = Registry(service)
     runs = Runs(service, labels)
     pipeline = Pipeline(service, own, labels, registry, runs, backend)
+    watch = Watch(service, labels, registry)
     flights = Flights(service, own, labels, registry, runs, pipeline)
 
     service.on(LabelAccepted, serial=TURN)(labels.accept)
@@ -58,6 +60,7 @@ def create(settings: RuntimeSettings, connect: Connect, backend: Backend | None 
     service.check("workflows", flights.unready)
     service.every(own.check_seconds, flights.consider)
     service.every(own.tend_seconds, flights.tend)
+    service.every(own.tend_seconds, watch.look)
     service.every(own.refresh_seconds, labels.load)
     service.api.include_router(project_routes.routes(catalogue, flights))
     service.api.include_router(run_routes.routes(runs, flights))

@@ -13,7 +13,7 @@ from services.contracts.projects import ProjectDocument
 from services.retrain_trigger import snapshots
 from services.retrain_trigger.heads import HeadParams
 from services.retrain_trigger.labels import Labels
-from services.retrain_trigger.registry import no_pointer, pointer_key
+from services.retrain_trigger.models import no_pointer, pointer_key
 from services.retrain_trigger.trigger import Flight
 from services.runtime.service import Service, transact
 from services.runtime.unit import Unit
@@ -244,6 +244,7 @@ def _new_run(
         "pool": None,
         "model_version": None,
         "metrics": None,
+        "metric": None,
         "gate": None,
         "promoted": False,
         "seconds": None,

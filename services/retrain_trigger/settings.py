@@ -21,4 +21,5 @@ class RetrainTriggerSettings(BaseSettings):
     keep_warm: bool = Field(default=True, description="keep a training process at hand between runs (about 200 MB)")
     pool_patience: float = Field(default=10.0, ge=0, description="seconds to wait for ingest's list of samples")
     pool_most: int = Field(default=100_000, ge=0, description="unlabelled samples that a run asks for; 0: none")
+    models_kept: int = Field(default=10, ge=0, description="artefacts kept beside those that are in use, by project")
     runs_kept: int = Field(default=5, ge=1, description="run folders kept on disk")
