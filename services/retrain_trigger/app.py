@@ -19,6 +19,7 @@ from services.contracts.events import (
 )
 from services.retrain_trigger import model_routes, project_routes, run_routes
 from services.retrain_trigger.backends import Backend
+from services.retrain_trigger.backends.kubernetes import KubernetesBackend
 from services.retrain_trigger.backends.local import LocalBackend
 from services.retrain_trigger.catalogue import Catalogue
 from services.retrain_trigger.flights import Flights
@@ -36,7 +37,7 @@ def create(settings: RuntimeSettings, connect: Connect, backend: Backend | None 
     """The service and what it listens to; what a run does and says is in pipeline.py."""
     service = Service("retrain-trigger", settings, connect)
     own = RetrainTriggerSettings()
-    backend = backend or LocalBackend(lambda uri: service.blobs.get(uri), settings.state_dir, own)
+    backend = backend or _backend(service, own)
     catalogue = Catalogue(service)
     labels = Labels(service, backend.forget)
     registry = Registry(service)
@@ -66,3 +67,9 @@ def create(settings: RuntimeSettings, connect: Connect, backend: Backend | None 
     service.api.include_router(run_routes.routes(runs, flights))
     service.api.include_router(model_routes.routes(registry))
     return service
+
+
+def _backend(service: Service, own: RetrainTriggerSettings) -> Backend:
+    if own.backend == "kubernetes":
+        return KubernetesBackend(lambda: service.blobs, own)
+    return LocalBackend(lambda uri: service.blobs.get(uri), service.settings.state_dir, own)
