@@ -470,6 +470,7 @@ class ModelActivation(OfModel):
     artefact: Content
     manifest: Content
     rollout: Mapping[str, float] = Field(default_factory=lambda: {"share": 1.0})
+    shadow: str | None = None  # a version that scores beside it, without being used
     reason: str = ""
 
     @property
