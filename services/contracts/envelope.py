@@ -69,7 +69,7 @@ def wrap(
     cause: "Message[Event] | None" = None,
     traceparent: str | None = None,
 ) -> bytes:
-    """The structured-mode JSON of `event`; the same fact always has the same id. `traceparent`: by default its cause's."""
+    """The structured-mode JSON of `event`; the same fact always has the same id. No `traceparent`: its cause's."""
     attributes: dict[str, Any] = {
         "specversion": "1.0",
         "id": event_id(event.type, event.key),

@@ -141,7 +141,7 @@ def _links(contexts_: Sequence[SpanContext | None]) -> list[Link]:
 def span(
     name: str, parent: str | None = None, links: Sequence[str | None] = (), **attributes: str | int
 ) -> Iterator[None]:
-    """Do something in a trace: the one of `parent`, else what is done now; `links` are others that it has to do with."""
+    """Do something in the trace of `parent`, else of what is done now; `links` are others that it has to do with."""
     below = _read(parent)
     context = _under(below) if below else contexts.get_current()
     linked = _links([_read(link) for link in links]) if recording() else []
@@ -197,9 +197,9 @@ def processing(batch: Sequence[M]) -> Iterator[Sequence[M]]:
     together: Any = contextlib.nullcontext()
     if len(batch) > 1:
         attributes = {"messaging.batch.message_count": len(batch), "messaging.operation.type": "process"}
-        together = _TRACER.start_as_current_span(
-            name, kind=SpanKind.CONSUMER, links=_links(origins), attributes=attributes
-        )
+        # In no trace of its own samples, nor in that of the delivery, whose sender may not record.
+        links = _links([delivery, *origins])
+        together = _TRACER.start_as_current_span(name, _NOWHERE, SpanKind.CONSUMER, attributes, links)
     with together as whole:
         links = _links([whole.get_span_context() if whole else delivery])
         spans = [
@@ -263,7 +263,7 @@ REQUESTS: TelemetryConfig = {"metrics": False, "logs": False, "operation_spans":
 
 
 class Traced:
-    """Every request is in a trace: the caller's, else a new one. Its id is in `scope["state"]`, for problems and logs."""
+    """Every request is in a trace: the caller's, else a new one. Its id is in `scope["state"]`, for problems."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
