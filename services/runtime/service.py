@@ -221,6 +221,7 @@ class Service:
                 await stop()
             await asyncio.gather(*(outbox.stop() for outbox in self._outboxes.values()))
             await close()
+            await tracing.close()
             self._ports = None
 
     async def _look(self) -> None:
