@@ -84,7 +84,7 @@ class Serving:
             source = {"version": event.version, **_source(event)}
             good = wanted["good"] if wanted else None
             record = {**source, "epoch": event.activation_epoch, "previous": event.previous, "good": good}
-            unit.put(key, record, guard=True, trace=message.traceparent)
+            unit.put(key, record, guard=True, origin=message.origin)
             unit.put(version_key(event.project, event.version), source)
 
     # Who answers.

@@ -20,7 +20,7 @@ from services.runtime import http
 from services.runtime.access import Caller, Project, caller_with, needs
 
 LINES = 1000
-INTERNAL = {"shard", "source", "_unit", "_trace"}
+INTERNAL = {"shard", "source", "_unit", "_trace", "_device"}
 CACHED = "private, max-age=31536000, immutable"
 
 

@@ -1,7 +1,10 @@
 """Samples from the site's message broker, by the input binding `sensors`: one message, one sample.
 
-The topic is `halfsure/PROJECT/STREAM`; the payload is the image as it is, or a table's row as JSON.
+The topic is `halfsure/PROJECT/STREAM` or `halfsure/PROJECT/DEVICE/STREAM`; the payload is the image as it is, or a
+table's row as JSON.
 """
+
+from collections.abc import Mapping
 
 import structlog
 from fastapi import Request, Response
@@ -55,22 +58,23 @@ class UnknownTopic(Drop):
 
 async def _take(samples: Samples, topic: str, payload: bytes) -> None:
     match topic.split("/"):
-        case ["halfsure", project, stream] if project and stream:
+        case ["halfsure", project, *device, stream] if project and stream and len(device) < 2 and all(device):
             document = await samples.service.projects.named(project)
         case _:
-            raise UnknownTopic(f"{topic!r} is not halfsure/PROJECT/STREAM")
-    draft = _draft(samples, samples.gate(document), stream, payload)
+            raise UnknownTopic(f"{topic!r} is neither halfsure/PROJECT/STREAM nor halfsure/PROJECT/DEVICE/STREAM")
+    said = {"stream_id": stream, "device_id": "".join(device) or None}
+    draft = _draft(samples.gate(document), said, payload)
     name = f"req_{digest(topic, draft.sha256)}"
     (outcome,) = await samples.admit(document, [draft], [name])
     if isinstance(outcome, Problem):
         raise outcome
 
 
-def _draft(samples: Samples, gate: admission.Gate, stream: str, payload: bytes) -> Draft:
+def _draft(gate: admission.Gate, said: Mapping[str, str | None], payload: bytes) -> Draft:
     if gate.spec.kind == "tabular":
         try:
             row = strict_json.loads(payload)
         except strict_json.Unsound as error:
             raise Problem(422, "json", f"The row cannot be read: {error}.") from error
-        return gate.inline(admission.parsed(Inline, {"row": row, "stream_id": stream}))
-    return gate.draft(payload, "", Meta(stream_id=stream))
+        return gate.inline(admission.parsed(Inline, {"row": row, **said}))
+    return gate.draft(payload, "", admission.parsed(Meta, said))

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -13,7 +13,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from services.contracts.envelope import wrap
+from services.contracts.envelope import Origin, wrap
 from services.contracts.events import Event
 from services.runtime import delivery, http, telemetry, tracing
 from services.runtime.access import Tokens, needs
@@ -250,8 +250,9 @@ class Service:
     def _turn(self, serial: str | None) -> contextlib.AbstractAsyncContextManager[Any]:
         return self.lock(serial) if serial else contextlib.nullcontext()
 
-    def _wrap(self, event: Event, **parts: Any) -> bytes:
-        return wrap(event, siteid=self.settings.siteid, service=self.app_id, **parts)
+    def _wrap(self, event: Event, origin: Origin, **parts: Any) -> bytes:
+        origin = replace(origin, device=origin.device or self.settings.deviceid)
+        return wrap(event, siteid=self.settings.siteid, service=self.app_id, origin=origin, **parts)
 
     @property
     def _bound(self) -> Ports:

@@ -18,6 +18,11 @@ class RuntimeSettings(BaseSettings):
     blobs: str = "file:///tmp/halfsure/blobs"
     state_dir: Path = Path(".halfsure")
     siteid: str = "local"
+    deviceid: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("HALFSURE_DEVICEID", "IOTEDGE_DEVICEID", "deviceid"),
+        description="the device that this service runs on: what it says is of this device, unless a sample has its own",
+    )
     statestore: str = "statestore"
     pubsub: str = "pubsub"
     projects_owner: str = Field(default="retrain-trigger", description="app id that is asked about unknown projects")

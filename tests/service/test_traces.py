@@ -123,10 +123,12 @@ async def labelled(one: Loop) -> dict[str, str]:
     sent: dict[str, str] = {}
     for number in range(N):
         given = secrets.token_hex(16)
-        headers = {"content-type": "image/png", "traceparent": f"00-{given}-{secrets.token_hex(8)}-01"}
+        device = {"x-halfsure-device": f"camera-{number}"}
+        headers = {"content-type": "image/png", "traceparent": f"00-{given}-{secrets.token_hex(8)}-01", **device}
         shade = 20 + number if number % 2 else 200 + number
         answer = await one.services["ingest"].call("POST", "/v1/samples", content=png(shade), headers=headers)
         assert answer.status_code == 201, answer.text
+        assert answer.json()["device_id"] == f"camera-{number}"
         sent[answer.json()["sample_id"]] = given
     await one.until("sample.selected", N)
     await one.pump()
@@ -156,6 +158,8 @@ def check_envelopes(one: Loop, sent: dict[str, str]) -> str:
     for kind in HOPS:
         of = {envelope["subject"]: trace_of(envelope) for envelope in one.of(kind)}
         assert {sample: of.get(sample) for sample in sent} == sent, kind
+        devices = {envelope["subject"]: envelope["deviceid"] for envelope in one.of(kind)}
+        assert devices == {sample: f"camera-{number}" for number, sample in enumerate(sent)}, "row 2.19: on every event"
     assert all(envelope["traceid"] == envelope["traceparent"] for envelope in one.said if "traceparent" in envelope)
     tipped = {trace_of(envelope) for kind in RUN for envelope in one.of(kind)}
     assert len(tipped) == 1, "whatever a run says is in its trace"
@@ -200,6 +204,7 @@ async def test_one_trace_from_the_ingested_sample_to_the_activated_model(
         runs = (await one.services["retrain_trigger"].call("GET", "/v1/runs")).json()["items"]
         assert [row["trace_id"] for row in runs] == [tip]
         story = (await one.services["ingest"].call("GET", f"/v1/samples/{sample}/history")).json()["events"]
+        assert len({row["device_id"] for row in story if row["type"] != "model.activated"}) == 1
         assert {row["trace_id"] for row in story if row["type"] != "model.activated"} == {tip}
 
 
