@@ -19,6 +19,7 @@ from services.runtime import delivery, http, telemetry, tracing
 from services.runtime.access import Tokens, needs
 from services.runtime.deadletters import DeadLetters
 from services.runtime.errors import Conflict, Retry
+from services.runtime.heartbeat import heartbeat
 from services.runtime.inbox import Handler, Inbox, Subscription
 from services.runtime.outbox import FULL, Outbox
 from services.runtime.ports import Blobs, Clock, Peers, Ports, Publisher, State
@@ -83,6 +84,8 @@ class Service:
         self.api.state.tokens = Tokens(settings.tokens)
         http.install(self.api, settings.max_body)
         _common_routes(self)
+        if settings.heartbeat_seconds:
+            heartbeat(self, settings.heartbeat_seconds)
 
     # What handlers and routes work with.
 

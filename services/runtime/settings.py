@@ -28,4 +28,5 @@ class RuntimeSettings(BaseSettings):
     projects_owner: str = Field(default="retrain-trigger", description="app id that is asked about unknown projects")
     replica: int | None = Field(default=None, description="outbox slot, where whoever starts replicas numbers them")
     max_body: int = Field(default=32 << 20, description="bytes of a request body", gt=0)
+    heartbeat_seconds: float = Field(default=0, ge=0, description="between two ServiceHeartbeat events; 0: none")
     log_level: str = "info"
