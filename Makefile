@@ -94,7 +94,7 @@ lock: ## Pin all packages anew, with hashes and no download addresses
 	  --custom-compile-command "make lock" --output-file requirements/standins.txt
 	@# What goes into each service's image: a part of the same lock, never another version.
 	@for service in $(SERVICES); do echo "requirements/$$service.txt"; \
-	  uv pip compile pyproject.toml --universal --python-version 3.11 --extra $$service --extra azure \
+	  uv pip compile pyproject.toml --universal --python-version 3.11 --extra $$service --extra azure --extra otel \
 	    --constraint $(LOCK) --generate-hashes --no-emit-index-url --no-annotate --quiet \
 	    --custom-compile-command "make lock" --output-file requirements/$$service.txt || exit 1; done
 
