@@ -279,10 +279,12 @@ def _collector(environment: Mapping[str, str]) -> dict[str, str]:
     endpoint = environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or environment.get("OTEL_EXPORTER_OTLP_ENDPOINT")
     if not endpoint:
         return {}
-    # daprd takes host and port, and adds /v1/traces itself.
+    # daprd takes host and port of either; its exporter takes the path of the first as it is, be it none, and adds
+    # /v1/traces to that of the second.
     address = urlsplit(endpoint)
     return {
-        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{address.scheme}://{address.netloc}",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"{address.scheme}://{address.netloc}",
         "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
         "OTEL_EXPORTER_OTLP_INSECURE": str(address.scheme == "http").lower(),
     }
