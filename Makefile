@@ -17,7 +17,7 @@ CLUSTER_TOOL := ../shared/tools/cluster/cluster
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke test test-profiles test-k8s test-tilt tilt images check bench up down doctor lock clean
+.PHONY: help setup demo smoke test test-profiles test-traces test-k8s test-tilt tilt images check bench up down doctor lock clean
 
 help: ## Show what there is to do
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ test-edge: setup ## Run the IoT Edge manifest in network namespaces, and close t
 	@[ "$$(uname)" = Linux ] && [ "$$(id -u)" = 0 ] || { echo "make test-edge makes network namespaces: it needs Linux and root"; exit 1; }
 	@$(BIN)/halfsure setup --profile iotedge
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/edge -s
+
+test-traces: setup ## Follow samples through the real stack into a collector of OpenTelemetry (the first time: about three minutes)
+	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/traces
 
 check: $(STAMP) ## Lint, check types and import rules
 	$(BIN)/ruff check .
@@ -91,7 +94,7 @@ lock: ## Pin all packages anew, with hashes and no download addresses
 	  --custom-compile-command "make lock" --output-file requirements/standins.txt
 	@# What goes into each service's image: a part of the same lock, never another version.
 	@for service in $(SERVICES); do echo "requirements/$$service.txt"; \
-	  uv pip compile pyproject.toml --universal --python-version 3.11 --extra $$service --extra azure \
+	  uv pip compile pyproject.toml --universal --python-version 3.11 --extra $$service --extra azure --extra otel \
 	    --constraint $(LOCK) --generate-hashes --no-emit-index-url --no-annotate --quiet \
 	    --custom-compile-command "make lock" --output-file requirements/$$service.txt || exit 1; done
 

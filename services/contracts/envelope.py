@@ -40,6 +40,17 @@ class InvalidEnvelope(ValueError):
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What a story belongs to: a trace (by its `traceparent`), and the device that the sample came from."""
+
+    trace: str | None = None
+    device: str | None = None
+
+
+NO_ORIGIN = Origin()
+
+
+@dataclass(frozen=True)
 class Message(Generic[E]):
     """An event with what its envelope says about it."""
 
@@ -50,8 +61,14 @@ class Message(Generic[E]):
     correlationid: str
     causationid: str | None = None
     traceparent: str | None = None
+    deviceid: str | None = None
     envelope: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """As it came, for whoever hands it on."""
+
+    @property
+    def origin(self) -> Origin:
+        """What follows from this event belongs to it too."""
+        return Origin(self.traceparent, self.deviceid)
 
     @property
     def siteid(self) -> str:
@@ -67,9 +84,10 @@ def wrap(
     service: str,
     now: datetime,
     cause: "Message[Event] | None" = None,
-    traceparent: str | None = None,
+    origin: Origin | None = None,
 ) -> bytes:
-    """The structured-mode JSON of `event`; the same fact always has the same id. `traceparent`: by default its cause's."""
+    """The structured-mode JSON of `event`; the same fact always has the same id. No `origin`: its cause's."""
+    origin = origin or (cause.origin if cause else NO_ORIGIN)
     attributes: dict[str, Any] = {
         "specversion": "1.0",
         "id": event_id(event.type, event.key),
@@ -85,10 +103,11 @@ def wrap(
     }
     if cause:
         attributes["causationid"] = cause.id
-        traceparent = traceparent or cause.traceparent
-    if traceparent:
+    if origin.device:
+        attributes["deviceid"] = origin.device
+    if origin.trace:
         # daprd puts a trace of its own in place of a traceparent that has no `traceid`, its older name, beside it.
-        attributes["traceparent"] = attributes["traceid"] = traceparent
+        attributes["traceparent"] = attributes["traceid"] = origin.trace
     return _FORMAT.write(CloudEvent(attributes, event.model_dump(mode="json", exclude_none=True)))
 
 
@@ -122,6 +141,7 @@ def read(envelope: Mapping[str, Any]) -> Message[Event]:
         correlationid=str(checked.get_extension("correlationid") or event.correlation),
         causationid=checked.get_extension("causationid"),
         traceparent=_traceparent(checked.get_extension("traceparent")),
+        deviceid=str(checked.get_extension("deviceid") or "") or None,
         envelope=envelope,
     )
 

@@ -39,6 +39,8 @@ class SelectionPolicy(_Settings):
     budget: int | None = Field(default=None, ge=1, description="labels asked for in all; none: no limit")
     sites: list[str] | None = Field(default=None, description="sites whose samples are asked about; none: all")
     site_budget: int | None = Field(default=None, ge=1, description="labels asked for of each site in all")
+    devices: list[str] | None = Field(default=None, description="devices whose samples are asked about; none: all")
+    device_budget: int | None = Field(default=None, ge=1, description="labels asked for of each device in all")
     required_labels: int = Field(default=1, ge=1, le=9)
     seed: int = 0
 

@@ -180,7 +180,7 @@ class Rescoring:
             else:
                 unit.put(done[sample], done_record(verdict))
                 verdict = verdict.model_copy(update={"rescore_id": job["rescore_id"]})
-            unit.emit(verdict, guard=key, trace=unit.trace(claim_key(project, sample)))
+            unit.emit(verdict, guard=key, origin=unit.origin(claim_key(project, sample)))
             job = _counted(job, "done" if isinstance(verdict, SampleScored) else "failed")
         until = (self._service.clock.now() + HOLD).isoformat()
         job = {**job, "unknown": job["unknown"] + len(ids) - len(claims), "holder": self._holder, "until": until}

@@ -77,7 +77,7 @@ class Scoring:
                 continue
             # Unread, because it never changes and a read costs no less than a write.
             claim = claim_key(message.event.project, message.event.sample_id)
-            unit.put(claim, {"content": message.event.content.model_dump()}, trace=message.traceparent)
+            unit.put(claim, {"content": message.event.content.model_dump()}, origin=message.origin)
             if done not in known:
                 todo.append(message)
         claims = [Claimed(message.event.sample_id, message.event.content) for message in todo]

@@ -28,6 +28,7 @@ def line(message: Message[Event]) -> dict[str, Any]:
         "type": kind_of(message.event),
         "time": message.time.isoformat(),
         "source": message.source,
+        "device_id": message.deviceid,
         "trace_id": tracing.trace_id(message.traceparent),
         "data": data,
     }
@@ -100,6 +101,7 @@ def _begin(record: dict[str, Any]) -> dict[str, Any]:
         "id": record["sample_id"],
         "type": "sample.ingested",
         "time": record["stored_at"],
+        "device_id": record.get("device_id"),
         "trace_id": trace,
         "data": data,
     }

@@ -56,7 +56,7 @@ class Queue:
             unit.emit(facts.told(TaskSkipped, known, reason="gold"), message, task_key(known.id))
         task = leases.ask_again(known, event, now) if known else leases.asked(event, now)
         if task:
-            self.tasks.write(task, unit, message.traceparent)
+            self.tasks.write(task, unit, message.origin)
             unit.emit(facts.told(TaskQueued, task), message, task_key(task.id))
         return task
 

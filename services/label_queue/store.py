@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from services.contracts.envelope import Origin
 from services.contracts.events import Event
 from services.contracts.problem import not_found
 from services.label_queue.book import Book, header
@@ -113,14 +114,14 @@ class Tasks:
         return parsed(record)
 
     @staticmethod
-    def put(task: Task, unit: Unit, trace: str | None = None) -> None:
-        """Write a record that this unit has read, and that belongs to this trace."""
+    def put(task: Task, unit: Unit, origin: Origin | None = None) -> None:
+        """Write a record that this unit has read, which remembers `origin`."""
         record = task.model_dump(mode="json", exclude_defaults=True)
-        unit.put(record_key(task), record, guard=True, trace=trace)
+        unit.put(record_key(task), record, guard=True, origin=origin)
 
-    def write(self, task: Task, unit: Unit, trace: str | None = None) -> None:
+    def write(self, task: Task, unit: Unit, origin: Origin | None = None) -> None:
         """The same, and the book follows once all of the unit is committed."""
-        self.put(task, unit, trace)
+        self.put(task, unit, origin)
         if not task.probe and (book := self._books.get(task.project)):
             unit.then(lambda: book.observe(task))
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from services.contracts.envelope import Origin
 from services.contracts.events import SnapshotRef, TrainingReason, TrainingRequested
 from services.contracts.ids import run_id, sha256
 from services.contracts.problem import Problem, not_found
@@ -192,7 +193,7 @@ class Runs:
         if run not in index["runs"]:
             unit.put(index_key(project), {"runs": [*index["runs"], run]}, guard=True)
         await unit.get(run_key(run))
-        unit.put(run_key(run), record, guard=True, trace=tracing.current())
+        unit.put(run_key(run), record, guard=True, origin=Origin(tracing.current()))
         unit.put(flight_key(project), {**flight, "run_id": run, "since": now, "restarts": 0}, guard=True)
         unit.put(snapshot_key(reference.id), _new_snapshot(manifest, reference, flight.get("snapshot"), now))
         requested = TrainingRequested(

@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
         return 2
     settings = RuntimeSettings()
     telemetry.configure(app_id, settings.log_level)
-    close = tracing.configure(app_id, settings.siteid)
+    tracing.configure(app_id, settings.siteid)
     service = module.create(settings, connect_dapr)
     uvicorn.run(
         service.api,
@@ -35,7 +35,6 @@ def main(arguments: list[str]) -> int:
         timeout_graceful_shutdown=8,
         h11_max_incomplete_event_size=1 << 16,
     )
-    close()
     return 0
 
 

@@ -139,7 +139,7 @@ class Outbox:
 
     def _outgoing(self, emission: Any, now: datetime) -> Outgoing:
         envelope = emission.envelope or self._wrap(
-            emission.event, now=now, cause=emission.cause, traceparent=emission.trace
+            emission.event, now=now, cause=emission.cause, origin=emission.origin
         )
         return Outgoing(emission.event.topic, envelope)
 

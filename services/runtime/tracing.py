@@ -4,9 +4,11 @@ Context (W3C `traceparent`) is copied in and out always. Spans are recorded wher
 and OTEL_EXPORTER_OTLP_ENDPOINT names a collector; the other OTEL_* variables are the SDK's own.
 """
 
+import asyncio
 import contextlib
 import re
 import secrets
+import threading
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -26,11 +28,13 @@ from services.contracts.envelope import Message
 log = structlog.get_logger()
 
 HEADER = "traceparent"
-QUIET = ("/healthz", "/readyz", "/metrics")  # asked every few seconds
+QUIET = ("/healthz", "/readyz", "/metrics", "/dapr/config", "/dapr/subscribe")  # no business of any sample
 EVENTS = "/events/"  # the sidecar's deliveries: `processing` makes their spans
+PATIENCE = 2.0  # seconds that a service takes longer to end for a collector that does not answer
 _W3C = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _TRACER = trace.get_tracer("halfsure")
 _NOWHERE = Context()
+_ends: list[Callable[[], None]] = []
 
 M = TypeVar("M", bound=Message[Any])
 
@@ -47,11 +51,11 @@ class TracingSettings(BaseSettings):
     disabled: bool = Field(default=False, validation_alias="OTEL_SDK_DISABLED")
 
 
-def configure(app_id: str, site: str) -> Callable[[], None]:
-    """Record spans if the environment names a collector; returns what is to be called at the end (2 s at most)."""
+def configure(app_id: str, site: str) -> None:
+    """Record spans if the environment names a collector."""
     settings = TracingSettings()
     if settings.disabled or not settings.endpoint:
-        return lambda: None
+        return
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
@@ -59,19 +63,22 @@ def configure(app_id: str, site: str) -> Callable[[], None]:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
         log.warning("no spans are recorded: install halfsure[otel]", missing=error.name)
-        return lambda: None
+        return
     about = {"service.name": app_id, "service.namespace": "halfsure", "halfsure.site": site}
     provider = TracerProvider(resource=Resource.create(about), shutdown_on_exit=False)
     # Spans wait in a bounded queue for a thread of its own; what does not fit is lost, never waited for.
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
+    _ends.append(provider.shutdown)
     log.info("spans are recorded", endpoint=settings.endpoint)
 
-    def close() -> None:
-        # A collector that is away would hold this up for as long as it is tried again.
-        provider.force_flush(2000)
 
-    return close
+async def close() -> None:
+    """Hand over what waits for the collector, and wait no longer than PATIENCE for one that is away."""
+    while _ends:
+        ending = threading.Thread(target=_ends.pop(), daemon=True)
+        ending.start()
+        await asyncio.to_thread(ending.join, PATIENCE)
 
 
 def recording() -> bool:
@@ -141,7 +148,7 @@ def _links(contexts_: Sequence[SpanContext | None]) -> list[Link]:
 def span(
     name: str, parent: str | None = None, links: Sequence[str | None] = (), **attributes: str | int
 ) -> Iterator[None]:
-    """Do something in a trace: the one of `parent`, else what is done now; `links` are others that it has to do with."""
+    """Do something in the trace of `parent`, else of what is done now; `links` are others that it has to do with."""
     below = _read(parent)
     context = _under(below) if below else contexts.get_current()
     linked = _links([_read(link) for link in links]) if recording() else []
@@ -197,9 +204,9 @@ def processing(batch: Sequence[M]) -> Iterator[Sequence[M]]:
     together: Any = contextlib.nullcontext()
     if len(batch) > 1:
         attributes = {"messaging.batch.message_count": len(batch), "messaging.operation.type": "process"}
-        together = _TRACER.start_as_current_span(
-            name, kind=SpanKind.CONSUMER, links=_links(origins), attributes=attributes
-        )
+        # In no trace of its own samples, nor in that of the delivery, whose sender may not record.
+        links = _links([delivery, *origins])
+        together = _TRACER.start_as_current_span(name, _NOWHERE, SpanKind.CONSUMER, attributes, links)
     with together as whole:
         links = _links([whole.get_span_context() if whole else delivery])
         spans = [
@@ -263,7 +270,7 @@ REQUESTS: TelemetryConfig = {"metrics": False, "logs": False, "operation_spans":
 
 
 class Traced:
-    """Every request is in a trace: the caller's, else a new one. Its id is in `scope["state"]`, for problems and logs."""
+    """Every request is in a trace: the caller's, else a new one. Its id is in `scope["state"]`, for problems."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

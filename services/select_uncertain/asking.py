@@ -16,7 +16,16 @@ from services.runtime.unit import Unit
 from services.select_uncertain.candidates import TURN, Candidates, cand_key, selected
 from services.select_uncertain.policies import Policies
 from services.select_uncertain.pool import NO_MODEL, Candidate, ProjectPool
-from services.select_uncertain.rounds import Choice, budget_left, choose, eligible, remaining, why_wait, within_budgets
+from services.select_uncertain.rounds import (
+    Choice,
+    budget_left,
+    budgets,
+    choose,
+    eligible,
+    remaining,
+    why_wait,
+    within_budgets,
+)
 
 log = structlog.get_logger()
 
@@ -71,7 +80,7 @@ class Asking:
             choices = await asyncio.to_thread(
                 choose, ready, pool.arrays(ready), pool.asked_vectors(), policy, size, seed
             )
-            choices = within_budgets(choices, pool.asked_by_site, policy.site_budget)
+            choices = within_budgets(choices, budgets(pool, policy))
             record = _round_record(project, policy, pool, number, seed, choices, self.service.clock.now())
             if dry_run:
                 return {**record, "dry_run": True}

@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-from services.contracts.envelope import Message
+from services.contracts.envelope import Message, Origin
 from services.contracts.events import (
     LabelAccepted,
     LabelRetracted,
@@ -87,8 +87,9 @@ class Candidates:
                 event.content.model_dump(),
                 seen_at=now.isoformat(),
                 site=message.siteid,
+                device=message.deviceid or "",
             )
-            self.write(unit, event.project, start.scored(event), now, message.traceparent)
+            self.write(unit, event.project, start.scored(event), now, message.origin)
 
     async def unscorable(self, batch: Sequence[Message[SampleScoringFailed]], unit: Unit) -> None:
         """SampleScoringFailed: a sample that no model can read goes to a person at once."""
@@ -111,6 +112,7 @@ class Candidates:
                 decision=decision,
                 seen_at=now.isoformat(),
                 site=message.siteid,
+                device=message.deviceid or "",
             )
             self.write(unit, event.project, candidate, now)
             unit.emit(selected(event.project, candidate, policy, 1.0, decision, 0), message, guard=key)
@@ -193,8 +195,10 @@ class Candidates:
             return False
         return not known.version or event.model_version == self.pool(event.project).active or known.version == NO_MODEL
 
-    def write(self, unit: Unit, project: str, candidate: Candidate, now: datetime, trace: str | None = None) -> None:
-        unit.put(cand_key(project, candidate.sample_id), candidate.record(), guard=True, trace=trace)
+    def write(
+        self, unit: Unit, project: str, candidate: Candidate, now: datetime, origin: Origin | None = None
+    ) -> None:
+        unit.put(cand_key(project, candidate.sample_id), candidate.record(), guard=True, origin=origin)
         unit.then(lambda: self.pool(project).put(candidate, now))
 
     async def _index(self, batch: Sequence[Message[Any]], unit: Unit) -> None:

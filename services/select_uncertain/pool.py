@@ -13,6 +13,8 @@ from services.select_uncertain.strategies import Pool
 
 State = Literal["CANDIDATE", "SELECTED", "LABELED", "SKIPPED", "UNSCORABLE", "WITHDRAWN"]
 
+Place = Literal["site", "device"]
+
 NO_MODEL = "none"
 
 
@@ -30,6 +32,7 @@ class Candidate:
     decision: dict[str, Any] | None = None
     seen_at: str = ""
     site: str = ""
+    device: str = ""
 
     def record(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -52,6 +55,7 @@ class Candidate:
             decision=self.decision,
             seen_at=self.seen_at,
             site=self.site,
+            device=self.device,
         )
 
     def become(self, state: State, decision: dict[str, Any] | None = None) -> "Candidate":
@@ -87,12 +91,12 @@ class ProjectPool:
     @property
     def asked(self) -> int:
         """Samples that a person was ever asked about; labels made elsewhere are not among them."""
-        return self.asked_by_site.total()
+        return self.asked_by("site").total()
 
-    @property
-    def asked_by_site(self) -> Counter[str]:
-        """The same, by the site that they came from."""
-        return Counter(c.site for c in self.candidates.values() if c.decision and "round_id" in c.decision)
+    def asked_by(self, place: Place) -> Counter[str]:
+        """The same, by the site or the device that they came from."""
+        asked = (c for c in self.candidates.values() if c.decision and "round_id" in c.decision)
+        return Counter(getattr(c, place) for c in asked)
 
     @property
     def _trained(self) -> list[Candidate]:

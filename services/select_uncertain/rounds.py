@@ -1,7 +1,7 @@
 """Rounds: when one may open, and whom it asks about. Pure."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,8 +9,10 @@ import numpy as np
 
 from services.contracts.events import Trigger
 from services.contracts.projects import ProjectDocument, SelectionPolicy
-from services.select_uncertain.pool import NO_MODEL, Candidate, ProjectPool
+from services.select_uncertain.pool import NO_MODEL, Candidate, Place, ProjectPool
 from services.select_uncertain.strategies import STRATEGIES, Pool
+
+Limits = Mapping[Place, tuple[int, Counter[str]]]
 
 
 @dataclass(frozen=True)
@@ -25,24 +27,35 @@ class Choice:
 
 
 def eligible(pool: ProjectPool, policy: SelectionPolicy) -> list[Candidate]:
-    """What a round may choose from: ready, of a site that the policy is for, and within that site's budget."""
+    """What a round may choose from: ready, of sites and devices that the policy is for, and within their budgets."""
     ready = pool.ready()
-    if policy.sites is not None:
-        ready = [candidate for candidate in ready if candidate.site in policy.sites]
-    if policy.site_budget is not None:
-        asked, most = pool.asked_by_site, policy.site_budget
-        ready = [candidate for candidate in ready if asked[candidate.site] < most]
-    return ready
+    for place, named in (("site", policy.sites), ("device", policy.devices)):
+        if named is not None:
+            ready = [candidate for candidate in ready if getattr(candidate, place) in named]
+    limits = budgets(pool, policy)
+    return [candidate for candidate in ready if _allowed(candidate, limits)]
 
 
-def within_budgets(choices: Sequence[Choice], asked: Counter[str], most: int | None) -> list[Choice]:
-    """The choices, in their order, without those that would take a site over its budget."""
-    kept, counts = [], Counter(asked)
+def budgets(pool: ProjectPool, policy: SelectionPolicy) -> Limits:
+    """Labels that may be asked for of each site or device in all, and how many were; only where there is a limit."""
+    most: dict[Place, int | None] = {"site": policy.site_budget, "device": policy.device_budget}
+    return {place: (limit, pool.asked_by(place)) for place, limit in most.items() if limit is not None}
+
+
+def within_budgets(choices: Sequence[Choice], limits: Limits) -> list[Choice]:
+    """The choices, in their order, without those that would take a site or a device over its budget."""
+    limits = {place: (most, Counter(asked)) for place, (most, asked) in limits.items()}
+    kept = []
     for choice in choices:
-        if most is None or counts[choice.candidate.site] < most:
-            counts[choice.candidate.site] += 1
+        if _allowed(choice.candidate, limits):
+            for place, (_, asked) in limits.items():
+                asked[getattr(choice.candidate, place)] += 1
             kept.append(choice)
     return kept
+
+
+def _allowed(candidate: Candidate, limits: Limits) -> bool:
+    return all(asked[getattr(candidate, place)] < most for place, (most, asked) in limits.items())
 
 
 def remaining(pool: ProjectPool, policy: SelectionPolicy) -> int:
@@ -71,7 +84,7 @@ def why_wait(pool: ProjectPool, project: ProjectDocument, policy: SelectionPolic
         return f"{len(stale)} samples are still to be scored by {pool.active}"
     ready = len(eligible(pool, policy))
     if ready == 0 and pool.ready():
-        return "no sample that waits is of a site that the policy may still ask about"
+        return "no sample that waits is of a site or device that the policy may still ask about"
     if ready == 0:
         return "no sample waits to be chosen"
     if pool.asked:
