@@ -68,7 +68,6 @@ class Door:
         self.notes = notes  # where the source may note how far it has come
         self.max_bytes = samples.service.settings.max_body
         self._samples = samples
-        self.now = samples.service.clock.now
         self._cap = RateCap(source.rate, burst) if source.rate else None
         self._queue: deque[Waiting] = deque()
         self._filled = asyncio.Event()
@@ -76,6 +75,9 @@ class Door:
         self._idle.set()
         self._asked: deque[asyncio.Future[Outcome | Problem]] = deque()
         self.worked = False  # whether anything has come since the last connection began
+
+    def now(self) -> datetime:
+        return self._samples.service.clock.now()
 
     def connected(self) -> None:
         self.status.enter("connected", self.now())

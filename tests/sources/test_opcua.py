@@ -1,0 +1,160 @@
+"""OPC UA (row 4.8): a real server, asyncua's own in a process of its own, is subscribed to."""
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import wait_until
+from sources.feeding import Feeding, feeding, real_time
+from sources.processes import Server, free_port, opcua_server
+
+
+def plc(port: int, **more: Any) -> dict[str, Any]:
+    nodes = {"a": "ns=2;s=a", "b": "ns=2;s=b"}
+    source = {"name": "plc", "kind": "opcua", "project": "table", "url": f"opc.tcp://127.0.0.1:{port}/", "nodes": nodes}
+    return {**source, "period_seconds": 0.05, "timeout_seconds": 2, **more}
+
+
+def write(server: Server, *values: str, at: float) -> None:
+    server.tell(f"{at} {' '.join(values)}")
+    assert server.line() == "written"
+
+
+async def rows(feed: Feeding) -> dict[int, Any]:
+    """Sequence: content, of all samples."""
+    found = {}
+    for record in await feed.samples("table"):
+        answer = await feed.running.call("GET", f"/v1/samples/{record['sample_id']}/content?project=table")
+        found[record["sequence"]] = answer.json()
+    return found
+
+
+async def until(feed: Feeding, **wanted: Any) -> dict[str, Any]:
+    async def so() -> Any:
+        view = await feed.source("plc", "table")
+        return view if all(view[name] == value for name, value in wanted.items()) else None
+
+    return await wait_until(so, 15)
+
+
+async def test_tags_become_rows_once_each_and_over_a_lost_connection(tmp_path: Path, monkeypatch: Any) -> None:
+    port, now = free_port(), round(time.time()) - 10.0
+    async with feeding(tmp_path, monkeypatch, plc(port, tags=["press"]), ports=real_time()) as feed:
+        first = await wait_until(lambda: feed.source("plc", "table"))
+        assert first["state"] in ("connecting", "retrying")  # there is no server yet
+        with opcua_server(port) as server:
+            write(server, "1.5", "2.5", at=now)
+            await until(feed, state="connected")
+            for n in range(1, 6):
+                write(server, str(n), "-", at=now + n)
+            # What was subscribed to may have been the first values of all; then there is one row more.
+            await wait_until(lambda: rows_have(feed, now, 5))
+            found = await rows(feed)
+            for n in range(1, 6):
+                assert found[moment(now + n)] == {"a": float(n), "b": 2.5}
+            write(server, "6", "7", at=now + 6)  # both tags at once are one row
+            await wait_until(lambda: rows_have(feed, now, 6))
+            assert (await rows(feed))[moment(now + 6)] == {"a": 6.0, "b": 7.0}
+            server.tell("bad")
+
+            async def bad() -> bool:
+                return (await feed.source("plc", "table"))["dropped"].get("quality", 0) == 1
+
+            await wait_until(bad)
+        lost = await wait_until(lambda: down(feed))
+        assert lost["reason"]
+        taken = lost["taken"]
+        with opcua_server(port) as server:
+            write(server, "6", "7", at=now + 6)  # as it stood: the same moment is the same sample
+            view = await wait_until(lambda: back(feed))
+            assert view["reconnects"] >= 1
+            write(server, "8", "-", at=now + 7)
+            await wait_until(lambda: rows_have(feed, now, 7))
+        assert (await rows(feed))[moment(now + 7)] == {"a": 8.0, "b": 7.0}
+        assert len([row for row in await rows(feed) if row == moment(now + 6)]) == 1
+        view = await feed.source("plc", "table")
+        assert view["taken"] <= taken + 2
+        record = next(row for row in await feed.samples("table") if row["sequence"] == moment(now + 7))
+        assert (record["stream_id"], record["tags"]) == ("plc", ["press"])
+        assert datetime.fromisoformat(record["captured_at"]) == datetime.fromtimestamp(now + 7, UTC)
+
+
+def moment(seconds: float) -> int:
+    return round(seconds * 1_000_000)
+
+
+async def rows_have(feed: Feeding, now: float, n: int) -> bool:
+    return moment(now + n) in {record["sequence"] for record in await feed.samples("table")}
+
+
+async def down(feed: Feeding) -> Any:
+    view = await feed.source("plc", "table")
+    return view if view["state"] in ("retrying", "connecting") and view["reason"] else None
+
+
+async def back(feed: Feeding) -> Any:
+    view = await feed.source("plc", "table")
+    return view if view["state"] == "connected" else None
+
+
+async def test_a_restart_reads_the_same_moments_as_the_same_samples(tmp_path: Path, monkeypatch: Any) -> None:
+    port, now, ports = free_port(), round(time.time()) - 10.0, real_time()
+    with opcua_server(port) as server:
+        write(server, "1", "2", at=now)
+        for _ in range(2):
+            async with feeding(tmp_path, monkeypatch, plc(port), ports=ports) as feed:
+                view = await wait_until(lambda feed=feed: seen(feed))
+        assert (view["taken"], view["duplicates"]) == (0, 1)
+
+
+async def seen(feed: Feeding) -> Any:
+    view = await feed.source("plc", "table")
+    return view if view["taken"] + view["duplicates"] else None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"nodes": {"a": "ns=2;s=a", "b": "ns=2;s=nothing"}},
+            "the server has no tag ns=2;s=nothing (BadNodeIdUnknown)",
+        ),
+        ({"nodes": {"a": "ns=2;s=a", "b": "ns=2;s=a"}}, "two columns have the same node"),
+        ({"nodes": {"a": "what"}}, "what"),
+    ],
+)
+async def test_what_is_wrong_is_said(tmp_path: Path, monkeypatch: Any, change: Any, words: str) -> None:
+    port = free_port()
+    with opcua_server(port):
+        async with feeding(tmp_path, monkeypatch, plc(port, **change)) as feed:
+
+            async def said() -> bool:
+                return words in ((await feed.source("plc", "table"))["reason"] or "")
+
+            await wait_until(said)
+
+
+async def test_the_rate_cap_counts_what_it_drops(tmp_path: Path, monkeypatch: Any) -> None:
+    port, now = free_port(), round(time.time()) - 60.0
+    with opcua_server(port) as server:
+        write(server, "0", "0", at=now)
+        async with feeding(tmp_path, monkeypatch, plc(port, rate=0.1)) as feed:
+            await until(feed, state="connected", taken=1)
+            for n in range(1, 11):
+                write(server, str(n), "-", at=now + n)
+            await until(feed, taken=1, dropped={"rate": 10})
+            # Somebody who asks for a sample gets the next row all the same.
+            answer, _ = await capture(feed, server, now + 20)
+            assert (answer.status_code, answer.json()["trigger"]) == (201, "manual")
+
+
+async def capture(feed: Feeding, server: Server, at: float) -> Any:
+    import asyncio
+
+    async def change() -> None:
+        await asyncio.sleep(0.2)
+        write(server, "99", "-", at=at)
+
+    return await asyncio.gather(feed.running.call("POST", "/v1/sources/plc:capture?project=table"), change())
