@@ -1,6 +1,8 @@
 """OPC UA (row 4.8): a real server, asyncua's own in a process of its own, is subscribed to."""
 
+import asyncio
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,14 @@ import pytest
 from conftest import wait_until
 from sources.feeding import Feeding, feeding, real_time
 from sources.processes import Server, free_port, opcua_server
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[tuple[int, Server]]:
+    """A server for the tests that do not need it to be away."""
+    port = free_port()
+    with opcua_server(port) as server:
+        yield port, server
 
 
 def plc(port: int, **more: Any) -> dict[str, Any]:
@@ -99,14 +109,15 @@ async def back(feed: Feeding) -> Any:
     return view if view["state"] == "connected" else None
 
 
-async def test_a_restart_reads_the_same_moments_as_the_same_samples(tmp_path: Path, monkeypatch: Any) -> None:
-    port, now, ports = free_port(), round(time.time()) - 10.0, real_time()
-    with opcua_server(port) as server:
-        write(server, "1", "2", at=now)
-        for _ in range(2):
-            async with feeding(tmp_path, monkeypatch, plc(port), ports=ports) as feed:
-                view = await wait_until(lambda feed=feed: seen(feed))
-        assert (view["taken"], view["duplicates"]) == (0, 1)
+async def test_a_restart_reads_the_same_moments_as_the_same_samples(
+    tmp_path: Path, monkeypatch: Any, running: tuple[int, Server]
+) -> None:
+    (port, server), ports = running, real_time()
+    write(server, "1", "2", at=time.time() - 10)
+    for _ in range(2):
+        async with feeding(tmp_path, monkeypatch, plc(port), ports=ports) as feed:
+            view = await wait_until(lambda feed=feed: seen(feed))
+    assert (view["taken"], view["duplicates"]) == (0, 1)
 
 
 async def seen(feed: Feeding) -> Any:
@@ -117,44 +128,36 @@ async def seen(feed: Feeding) -> Any:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (
-            {"nodes": {"a": "ns=2;s=a", "b": "ns=2;s=nothing"}},
-            "the server has no tag ns=2;s=nothing (BadNodeIdUnknown)",
-        ),
+        ({"nodes": {"a": "ns=2;s=a", "b": "ns=2;s=not"}}, "the server has no tag ns=2;s=not (BadNodeIdUnknown)"),
         ({"nodes": {"a": "ns=2;s=a", "b": "ns=2;s=a"}}, "two columns have the same node"),
         ({"nodes": {"a": "what"}}, "what"),
     ],
 )
-async def test_what_is_wrong_is_said(tmp_path: Path, monkeypatch: Any, change: Any, words: str) -> None:
-    port = free_port()
-    with opcua_server(port):
-        async with feeding(tmp_path, monkeypatch, plc(port, **change)) as feed:
+async def test_what_is_wrong_is_said(
+    tmp_path: Path, monkeypatch: Any, running: tuple[int, Server], change: Any, words: str
+) -> None:
+    async with feeding(tmp_path, monkeypatch, plc(running[0], **change)) as feed:
 
-            async def said() -> bool:
-                return words in ((await feed.source("plc", "table"))["reason"] or "")
+        async def said() -> bool:
+            return words in ((await feed.source("plc", "table"))["reason"] or "")
 
-            await wait_until(said)
-
-
-async def test_the_rate_cap_counts_what_it_drops(tmp_path: Path, monkeypatch: Any) -> None:
-    port, now = free_port(), round(time.time()) - 60.0
-    with opcua_server(port) as server:
-        write(server, "0", "0", at=now)
-        async with feeding(tmp_path, monkeypatch, plc(port, rate=0.1)) as feed:
-            await until(feed, state="connected", taken=1)
-            for n in range(1, 11):
-                write(server, str(n), "-", at=now + n)
-            await until(feed, taken=1, dropped={"rate": 10})
-            # Somebody who asks for a sample gets the next row all the same.
-            answer, _ = await capture(feed, server, now + 20)
-            assert (answer.status_code, answer.json()["trigger"]) == (201, "manual")
+        await wait_until(said)
 
 
-async def capture(feed: Feeding, server: Server, at: float) -> Any:
-    import asyncio
+async def test_the_rate_cap_counts_what_it_drops(tmp_path: Path, monkeypatch: Any, running: tuple[int, Server]) -> None:
+    (port, server), now = running, time.time() - 5.0
+    write(server, "0", "0", at=now)
+    async with feeding(tmp_path, monkeypatch, plc(port, rate=0.1)) as feed:
+        await until(feed, state="connected", taken=1)
+        for n in range(1, 11):
+            write(server, str(n), "-", at=now + n / 10)
+        await until(feed, taken=1, dropped={"rate": 10})
 
-    async def change() -> None:
-        await asyncio.sleep(0.2)
-        write(server, "99", "-", at=at)
+        # Somebody who asks for a sample gets the next row all the same.
+        async def change() -> None:
+            for n in range(20):  # one of them comes after the request
+                await asyncio.sleep(0.05)
+                write(server, "99", str(n), at=now + 2 + n / 100)
 
-    return await asyncio.gather(feed.running.call("POST", "/v1/sources/plc:capture?project=table"), change())
+        answer, _ = await asyncio.gather(feed.running.call("POST", "/v1/sources/plc:capture?project=table"), change())
+        assert (answer.status_code, answer.json()["trigger"]) == (201, "manual")
