@@ -17,7 +17,7 @@ CLUSTER_TOOL := ../shared/tools/cluster/cluster
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke test test-profiles test-k8s test-tilt tilt images check bench up down doctor lock clean
+.PHONY: help setup demo smoke test test-profiles test-k8s test-tilt test-sources tilt images check bench up down doctor lock clean
 
 help: ## Show what there is to do
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,7 +35,7 @@ smoke: setup ## Follow one sample all the way to a model in service (PROFILE=loc
 
 test: $(STAMP) check ## Set everything up, lint, check types and import rules, and run all tests
 	@$(BIN)/halfsure setup --with-cli
-	$(PYTEST) tests/unit tests/contract tests/service -n 2
+	$(PYTEST) tests/unit tests/contract tests/service tests/sources -n 2
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/integration
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/loop
 
@@ -47,6 +47,9 @@ test-edge: setup ## Run the IoT Edge manifest in network namespaces, and close t
 	@[ "$$(uname)" = Linux ] && [ "$$(id -u)" = 0 ] || { echo "make test-edge makes network namespaces: it needs Linux and root"; exit 1; }
 	@$(BIN)/halfsure setup --profile iotedge
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/edge -s
+
+test-sources: $(STAMP) ## Read cameras, recordings and OPC UA servers, the RTSP server of Debian's GStreamer with them
+	HALFSURE_REQUIRE_RTSP=1 $(PYTEST) tests/sources
 
 check: $(STAMP) ## Lint, check types and import rules
 	$(BIN)/ruff check .
