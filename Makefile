@@ -57,10 +57,11 @@ check: $(STAMP) ## Lint, check types and import rules
 	$(BIN)/basedpyright --level error
 	$(BIN)/lint-imports
 
-images: ## Build the image of every service (BUILD="podman build", TAG=1.2.3, MODEL=folder of deploy/model to bake in)
+images: ## Build the image of every service (BUILD="podman build", TAG=1.2.3, MODEL=folder of deploy/model, SOURCES=-sources)
 	for service in $(SERVICES); do $(BUILD) . -f deploy/Dockerfile -t halfsure/$$service:$(TAG) \
 	  --build-arg SERVICE=$$service --build-arg VERSION=$(TAG) --build-arg REVISION=$$(git rev-parse HEAD) \
-	  $(if $(MODEL),--build-arg MODEL=$(MODEL)) || exit 1; done
+	  $(if $(MODEL),--build-arg MODEL=$(MODEL)) \
+	  $$([ $$service != ingest ] || echo --build-arg SOURCES=$(SOURCES)) || exit 1; done
 
 test-k8s: $(STAMP) ## Close the loop on the current Kubernetes context (CLUSTER=one-node: on a cluster made for it)
 	CLUSTER="$(CLUSTER)" CLUSTER_TOOL="$(CLUSTER_TOOL)" $(PYTEST) tests/k8s -s
@@ -97,6 +98,9 @@ lock: ## Pin all packages anew, with hashes and no download addresses
 	  uv pip compile pyproject.toml --universal --python-version 3.11 --extra $$service --extra azure \
 	    --constraint $(LOCK) --generate-hashes --no-emit-index-url --no-annotate --quiet \
 	    --custom-compile-command "make lock" --output-file requirements/$$service.txt || exit 1; done
+	uv pip compile pyproject.toml --universal --python-version 3.11 --extra ingest --extra sources --extra azure \
+	  --constraint $(LOCK) --generate-hashes --no-emit-index-url --no-annotate --quiet \
+	  --custom-compile-command "make lock" --output-file requirements/ingest-sources.txt
 
 clean: ## Remove the Python environment and all caches of this folder (the state in .halfsure stays)
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache out
