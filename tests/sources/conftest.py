@@ -8,7 +8,12 @@ import pytest
 
 REPORT = Path("out/sources/report.json")
 # The kind that a test module is about, and whether what it reads is a stand-in.
-KINDS = {"test_opcua": ("opcua", False), "test_onvif": ("onvif", True), "test_rtsp": ("rtsp and video", False)}
+KINDS = {
+    "test_opcua": ("opcua", False),
+    "test_onvif": ("onvif", True),
+    "test_rtsp": ("rtsp and video", False),
+    "test_stack": ("folder, onvif and command in a stack", True),
+}
 _cases: Counter[str] = Counter()
 _passed: Counter[str] = Counter()
 

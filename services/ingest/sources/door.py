@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,8 @@ class Door:
             lost = self._queue.popleft()
             self.status.drop("full")
             _answer(lost, Problem(503, "unavailable", "The store does not keep up with this source."))
+        # It is of now, however long it waits for the store.
+        reading = reading if reading.captured_at else replace(reading, captured_at=self.now())
         self._queue.append(Waiting(reading, self._asked.popleft() if self._asked else None))
         self._filled.set()
         self._idle.clear()
@@ -133,7 +135,12 @@ class Door:
             batch = [self._queue.popleft() for _ in range(min(TOGETHER, len(self._queue)))]
             if not self._queue:
                 self._filled.clear()
-            outcomes = await self._admit([(row.reading, "manual" if row.asked else None) for row in batch])
+            try:
+                outcomes = await self._admit([(row.reading, "manual" if row.asked else None) for row in batch])
+            except Exception as error:
+                log.error("readings were lost", source=self.source.name, exc_info=error)
+                self.status.drop("failed", len(batch))
+                outcomes = [Problem(500, "internal", "This could not be stored; the log says why.")] * len(batch)
             for row, outcome in zip(batch, outcomes, strict=True):
                 _answer(row, outcome)
             if not self._queue:
