@@ -1,5 +1,6 @@
 """Sources on memory ports: folders, bindings, who reads what, and what is said about it."""
 
+import asyncio
 import contextlib
 import io
 import os
@@ -8,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SIDECAR_TOKEN, wait_until
+from conftest import SIDECAR_TOKEN
 from PIL import Image
-from sources.feeding import feeding, real_time
+from sources.feeding import eventually, feeding, real_time
 from worlds import png
 
 from services.contracts.ids import sample_id, sha256
 from services.contracts.preprocessing import MAX_PIXELS
 from services.ingest.sources import lease
 from services.runtime.errors import Conflict
-from services.runtime.ports import Put
+from services.runtime.ports import CREATE, Put
 
 
 def folder(path: Path, **more: Any) -> dict[str, Any]:
@@ -30,7 +31,7 @@ async def taken(feed: Any, count: int, name: str = "drop", project: str = "defau
         view = await feed.source(name, project)
         return view if view["taken"] + view["duplicates"] >= count else None
 
-    return await wait_until(there, 15)
+    return await eventually(there)
 
 
 async def test_files_are_taken_when_whole_and_once_over_restarts(tmp_path: Path, monkeypatch: Any) -> None:
@@ -49,7 +50,7 @@ async def test_files_are_taken_when_whole_and_once_over_restarts(tmp_path: Path,
         with (inbox / "slow.png").open("wb") as file:
             file.write(half[:30])
             file.flush()
-            await wait_until(lambda: True)
+            await asyncio.sleep(0.02)
             file.write(half[30:])
         view = await taken(feed, 4)
         assert (view["taken"], view["duplicates"], view["refused"]) == (3, 1, {})
@@ -96,11 +97,11 @@ async def test_what_cannot_be_a_sample_is_refused_once_and_says_why(tmp_path: Pa
             view = await feed.source("drop")
             return view if sum(view["refused"].values()) + view["taken"] >= 6 else None
 
-        view = await wait_until(judged, 15)
+        view = await eventually(judged)
         assert view["taken"] == 1
         assert view["refused"] == {"invalid": 2, "media-type": 2, "unreadable": 1}
         assert view["last_refusal"]["detail"]
-        await wait_until(lambda: not (inbox / "good.png").exists())
+        await eventually(lambda: not (inbox / "good.png").exists())
         assert {path.name for path in inbox.iterdir()} == {*wrong, "link.png"}
         # Mended, it is taken.
         (inbox / "half.png").write_bytes(png(1))
@@ -140,7 +141,7 @@ async def test_a_folder_that_comes_later_is_found(tmp_path: Path, monkeypatch: A
             view = await feed.source("drop")
             return view if view["reconnects"] > 1 else None
 
-        view = await wait_until(tried)
+        view = await eventually(tried)
         assert f"there is no folder {tmp_path / 'later'}" in view["reason"]
         (tmp_path / "later").mkdir()
         (tmp_path / "later" / "a.png").write_bytes(png(1))
@@ -155,7 +156,7 @@ async def test_a_store_that_is_away_loses_no_file(tmp_path: Path, monkeypatch: A
     monkeypatch.setattr(door, "AGAIN_SECONDS", 0.1)
     inbox = tmp_path / "inbox"
     async with feeding(tmp_path, monkeypatch, folder(inbox)) as feed:
-        await wait_until(lambda: True)
+        await asyncio.sleep(0.02)
         commit = feed.running.state.commit
 
         async def broken(ops: Any) -> None:
@@ -168,7 +169,7 @@ async def test_a_store_that_is_away_loses_no_file(tmp_path: Path, monkeypatch: A
             view = await feed.source("drop")
             return (view["state"], view["reason"]) == ("waiting", "switched off")
 
-        await wait_until(waits)
+        await eventually(waits)
         feed.running.state.commit = commit  # type: ignore[method-assign]
         view = await taken(feed, 1)
         assert view["taken"] == 1
@@ -180,36 +181,36 @@ async def test_one_replica_reads_a_source_and_another_takes_over(tmp_path: Path,
     inbox, ports, key = tmp_path / "inbox", real_time(), lease.key("drop")
     (inbox.parent / "inbox").mkdir()
     (inbox / "a.png").write_bytes(png(1))
-    # Another replica has it, and dies without a word.
-    until = datetime.now(UTC) + timedelta(seconds=1)
     said = {"name": "drop", "state": "connected", "taken": 7, "duplicates": 0}
-    await ports.state.commit([Put(key, {"holder": "7", "until": until.isoformat(), "view": said})])
+
+    async def another_has_it(seconds: float) -> None:
+        held = (await ports.state.get([key])).get(key)
+        until = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+        with contextlib.suppress(Conflict):
+            put = Put(key, {"holder": "7", "until": until, "view": said}, held.etag if held else CREATE)
+            await ports.state.commit([put])
+
+    await another_has_it(60)
     async with feeding(tmp_path, monkeypatch, folder(inbox), ports=ports) as feed:
 
         async def told() -> bool:
             return await feed.source("drop") == said
 
-        await wait_until(told, 0.9)
+        await eventually(told)
         assert (await feed.samples()) == []
+        await another_has_it(0)  # it has been silent for too long
 
         async def took_over() -> bool:
             view = await feed.source("drop")
             return (view["state"], view["taken"]) == ("connected", 1)
 
-        await wait_until(took_over)
-        assert datetime.now(UTC) >= until
+        await eventually(took_over)
 
-        # It loses it again: it stops reading.
-        async def lost() -> bool:
-            (held,) = (await ports.state.get([key])).values()
-            later = datetime.now(UTC) + timedelta(seconds=60)
-            with contextlib.suppress(Conflict):
-                await ports.state.commit(
-                    [Put(key, {"holder": "7", "until": later.isoformat(), "view": said}, held.etag)]
-                )
+        async def lost() -> bool:  # and loses it again: it stops reading
+            await another_has_it(60)
             return await feed.source("drop") == said
 
-        await wait_until(lost)
+        await eventually(lost)
     async with feeding(tmp_path, monkeypatch, {**folder(inbox), "name": "other"}, ports=ports) as feed:
         await taken(feed, 1, "other")
     # A replica that stops says so, and is not waited for.
@@ -256,7 +257,7 @@ async def test_a_source_whose_library_is_missing_says_what_to_install(tmp_path: 
             view = await feed.source("gate")
             return view if view["state"] == "ended" else None
 
-        view = await wait_until(ended)
+        view = await eventually(ended)
         assert view["reason"] == "a source of kind rtsp needs the library av: pip install 'halfsure[sources]'"
         assert (await feed.ready())["ready"]
 
@@ -279,7 +280,7 @@ async def test_any_input_binding_feeds_a_project(tmp_path: Path, monkeypatch: An
             view = await feed.source("queue", "table")
             return view if view["state"] == "connected" else None
 
-        view = await wait_until(connected)
+        view = await eventually(connected)
         assert (view["state"], view["place"]) == ("connected", "dapr:orders")
         assert (view["taken"], view["duplicates"], view["refused"]) == (1, 1, {"json": 2})
         (data,) = await feed.ingested()

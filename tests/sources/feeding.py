@@ -1,12 +1,12 @@
 """ingest on memory ports with a file of sources, and what the tests ask it."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
-from conftest import Running, started
+from conftest import Running, started, wait_until
 from worlds import project
 
 from services.contracts.events import SampleIngested
@@ -15,6 +15,11 @@ from services.runtime.memory import MemoryBlobs, MemoryBus, MemoryPeers, MemoryS
 from services.runtime.ports import Ports
 
 QUICK = {"first": 0.05, "longest": 0.2}
+
+
+async def eventually(what: Callable[[], Any]) -> Any:
+    """The same as `wait_until`, for what a machine that is busy may need long for."""
+    return await wait_until(what, 40)
 
 
 def nobody(path: str, params: Any) -> Any:

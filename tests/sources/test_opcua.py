@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import wait_until
-from sources.feeding import Feeding, feeding, real_time
+from sources.feeding import Feeding, eventually, feeding, real_time
 from sources.processes import Link, Server, free_port, opcua_server
 
 
@@ -46,7 +45,7 @@ async def until(feed: Feeding, **wanted: Any) -> dict[str, Any]:
         view = await feed.source("plc", "table")
         return view if all(view[name] == value for name, value in wanted.items()) else None
 
-    return await wait_until(so, 15)
+    return await eventually(so)
 
 
 async def test_tags_become_rows_once_each_and_over_a_lost_connection(
@@ -55,39 +54,39 @@ async def test_tags_become_rows_once_each_and_over_a_lost_connection(
     (port, server), now = running, round(time.time()) - 10.0
     link = Link(port)
     async with feeding(tmp_path, monkeypatch, plc(link.port, tags=["press"])) as feed:
-        view = await wait_until(lambda: down(feed))
+        view = await eventually(lambda: down(feed))
         assert "Connect call failed" in view["reason"]
         write(server, "1.5", "2.5", at=now)
         await link.open()
         await until(feed, state="connected")
         for n in range(1, 6):
             write(server, str(n), "-", at=now + n)
-        await wait_until(lambda: rows_have(feed, now, 5))
+        await eventually(lambda: rows_have(feed, now, 5))
         expected = {
             moment(now): {"a": 1.5, "b": 2.5},
             **{moment(now + n): {"a": float(n), "b": 2.5} for n in range(1, 6)},
         }
         assert await rows(feed) == expected
         write(server, "6", "7", at=now + 6)  # both tags at once are one row
-        await wait_until(lambda: rows_have(feed, now, 6))
+        await eventually(lambda: rows_have(feed, now, 6))
         expected[moment(now + 6)] = {"a": 6.0, "b": 7.0}
         server.tell("bad")
 
         async def bad() -> bool:
             return (await feed.source("plc", "table"))["dropped"].get("quality", 0) == 1
 
-        await wait_until(bad)
+        await eventually(bad)
         await link.cut()
-        view = await wait_until(lambda: down(feed))
+        view = await eventually(lambda: down(feed))
         assert (view["taken"], view["duplicates"]) == (7, 0)
         write(server, "8", "-", at=now + 7)  # nobody hears of it
         write(server, "6", "7", at=now + 6)  # as it stood: the same moment is the same sample
         await link.open()
-        view = await wait_until(lambda: seen(feed, duplicates=1))
+        view = await eventually(lambda: seen(feed, duplicates=1))
         assert (view["state"], view["taken"]) == ("connected", 7)
         assert view["reconnects"] >= 2
         write(server, "9", "-", at=now + 8)
-        await wait_until(lambda: rows_have(feed, now, 8))
+        await eventually(lambda: rows_have(feed, now, 8))
         expected[moment(now + 8)] = {"a": 9.0, "b": 7.0}
         assert await rows(feed) == expected
         record = next(row for row in await feed.samples("table") if row["sequence"] == moment(now + 8))
@@ -116,7 +115,7 @@ async def test_a_restart_reads_the_same_moments_as_the_same_samples(
     write(server, "1", "2", at=time.time() - 10)
     for _ in range(2):
         async with feeding(tmp_path, monkeypatch, plc(port), ports=ports) as feed:
-            view = await wait_until(lambda feed=feed: seen(feed))
+            view = await eventually(lambda feed=feed: seen(feed))
     assert (view["taken"], view["duplicates"]) == (0, 1)
 
 
@@ -141,7 +140,7 @@ async def test_what_is_wrong_is_said(
         async def said() -> bool:
             return words in ((await feed.source("plc", "table"))["reason"] or "")
 
-        await wait_until(said)
+        await eventually(said)
 
 
 async def test_the_rate_cap_counts_what_it_drops(tmp_path: Path, monkeypatch: Any, running: tuple[int, Server]) -> None:

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import wait_until
 from PIL import Image
 from sources.camera import PASSWORD, USER, Camera
-from sources.feeding import Feeding, feeding, real_time
+from sources.feeding import Feeding, eventually, feeding, real_time
 from sources.processes import free_port, require_rtsp, rtsp_server
 
 real_stream = pytest.fixture(require_rtsp, name="real_stream")
@@ -24,7 +23,7 @@ async def until(feed: Feeding, **wanted: Any) -> dict[str, Any]:
         view = await feed.source("gate")
         return view if all(view[name] == value for name, value in wanted.items()) else None
 
-    return await wait_until(so, 20)
+    return await eventually(so)
 
 
 async def brought(feed: Feeding, count: int) -> dict[str, Any]:
@@ -32,14 +31,14 @@ async def brought(feed: Feeding, count: int) -> dict[str, Any]:
         view = await feed.source("gate")
         return view if view["taken"] + view["duplicates"] >= count else None
 
-    return await wait_until(so, 20)
+    return await eventually(so)
 
 
 @pytest.mark.usefixtures("real_stream")
 async def test_frames_come_at_the_cap_and_again_after_the_server_was_away(tmp_path: Path, monkeypatch: Any) -> None:
     port = free_port()
     async with feeding(tmp_path, monkeypatch, gate(port, rate=5, tags=["yard"])) as feed:
-        view = await wait_until(lambda: failed(feed))
+        view = await eventually(lambda: failed(feed))
         assert "Connection refused" in view["reason"]
         with rtsp_server(port):
             await until(feed, state="connected")
@@ -50,7 +49,7 @@ async def test_frames_come_at_the_cap_and_again_after_the_server_was_away(tmp_pa
             assert view["taken"] - before["taken"] <= 5 * seconds + 2  # at most the cap, and a burst
             assert view["dropped"]["rate"] > 2 * view["taken"]  # 25 frames a second came
             assert view["last_seen"]
-        lost = await wait_until(lambda: failed(feed))
+        lost = await eventually(lambda: failed(feed))
         count = lost["taken"]
         with rtsp_server(port):
             view = await until(feed, state="connected")
@@ -119,12 +118,12 @@ async def test_a_camera_found_by_onvif_feeds_frames_and_no_secret_is_said(tmp_pa
             secret.write_text("wrong")
             await feed.running.call("GET", "/v1/sources")
         async with feeding(tmp_path, monkeypatch, source, ports=real_time()) as feed:
-            view = await wait_until(lambda: failed(feed))
+            view = await eventually(lambda: failed(feed))
             assert "refuses user and password" in view["reason"]
         async with feeding(
             tmp_path, monkeypatch, {**gate(port), "username": USER, "password_file": str(secret)}
         ) as feed:
-            view = await wait_until(lambda: failed(feed))
+            view = await eventually(lambda: failed(feed))
             assert "401" in view["reason"]
             assert "wrong" not in str(view)
 
@@ -169,7 +168,7 @@ async def test_what_is_no_recording_is_said(tmp_path: Path, monkeypatch: Any, co
     if content is not None:
         path.write_bytes(content)
     async with feeding(tmp_path, monkeypatch, {"name": "gate", "kind": "video", "path": str(path)}) as feed:
-        view = await wait_until(lambda: failed(feed))
+        view = await eventually(lambda: failed(feed))
         assert words in view["reason"]
 
 
@@ -187,5 +186,17 @@ async def test_a_playlist_leads_nowhere(tmp_path: Path, monkeypatch: Any) -> Non
     path = tmp_path / "tape.m3u8"
     path.write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/secret.ts\n#EXT-X-ENDLIST\n")
     async with feeding(tmp_path, monkeypatch, {"name": "gate", "kind": "video", "path": str(path)}) as feed:
-        view = await wait_until(lambda: failed(feed))
+        view = await eventually(lambda: failed(feed))
         assert view["reason"]
+
+
+async def test_a_recording_of_too_many_pixels_is_not_decoded(tmp_path: Path, monkeypatch: Any) -> None:
+    from services.ingest.sources import frames
+
+    monkeypatch.setattr(frames, "MAX_PIXELS", 64 * 48 - 1)
+    record(tmp_path / "tape.avi")
+    source = {"name": "gate", "kind": "video", "path": str(tmp_path / "tape.avi")}
+    async with feeding(tmp_path, monkeypatch, source) as feed:
+        view = await eventually(lambda: failed(feed))
+        assert "max_pixels" in view["reason"]
+        assert view["taken"] == 0
