@@ -165,13 +165,12 @@ class Door:
             try:
                 outcomes = await self.admit(readings, now)
             except (Retry, UnknownProject) as error:
-                if self.status.state != "waiting":
+                if self.status.held is None:
                     log.warning("a source waits", source=self.source.name, reason=str(error))
-                self.status.enter("waiting", self.now(), str(error))
+                self.status.held = str(error)
                 await asyncio.sleep(AGAIN_SECONDS)
                 continue
-            if self.status.state == "waiting":
-                self.status.enter("connected", self.now())
+            self.status.held = None
             return outcomes
 
     async def admit(self, readings: Sequence[Asked], now: datetime) -> list[Outcome | Problem]:
