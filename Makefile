@@ -18,6 +18,7 @@ PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo smoke test test-profiles test-traces test-k8s test-tilt tilt images check bench up down doctor lock clean
+.PHONY: help setup demo smoke test test-profiles test-k8s test-tilt test-sources tilt images check bench up down doctor lock clean
 
 help: ## Show what there is to do
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,7 +36,7 @@ smoke: setup ## Follow one sample all the way to a model in service (PROFILE=loc
 
 test: $(STAMP) check ## Set everything up, lint, check types and import rules, and run all tests
 	@$(BIN)/halfsure setup --with-cli
-	$(PYTEST) tests/unit tests/contract tests/service -n 2
+	$(PYTEST) tests/unit tests/contract tests/service tests/sources -n 2
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/integration
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/loop
 
@@ -50,6 +51,8 @@ test-edge: setup ## Run the IoT Edge manifest in network namespaces, and close t
 
 test-traces: setup ## Follow samples through the real stack into a collector of OpenTelemetry (the first time: about three minutes)
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/traces
+test-sources: $(STAMP) ## Read cameras, recordings and OPC UA servers, the RTSP server of Debian's GStreamer with them
+	HALFSURE_REQUIRE_RTSP=1 $(PYTEST) tests/sources
 
 check: $(STAMP) ## Lint, check types and import rules
 	$(BIN)/ruff check .
@@ -57,10 +60,11 @@ check: $(STAMP) ## Lint, check types and import rules
 	$(BIN)/basedpyright --level error
 	$(BIN)/lint-imports
 
-images: ## Build the image of every service (BUILD="podman build", TAG=1.2.3, MODEL=folder of deploy/model to bake in)
+images: ## Build the image of every service (BUILD="podman build", TAG=1.2.3, MODEL=folder of deploy/model, SOURCES=-sources)
 	for service in $(SERVICES); do $(BUILD) . -f deploy/Dockerfile -t halfsure/$$service:$(TAG) \
 	  --build-arg SERVICE=$$service --build-arg VERSION=$(TAG) --build-arg REVISION=$$(git rev-parse HEAD) \
-	  $(if $(MODEL),--build-arg MODEL=$(MODEL)) || exit 1; done
+	  $(if $(MODEL),--build-arg MODEL=$(MODEL)) \
+	  $$([ $$service != ingest ] || echo --build-arg SOURCES=$(SOURCES)) || exit 1; done
 
 test-k8s: $(STAMP) ## Close the loop on the current Kubernetes context (CLUSTER=one-node: on a cluster made for it)
 	CLUSTER="$(CLUSTER)" CLUSTER_TOOL="$(CLUSTER_TOOL)" $(PYTEST) tests/k8s -s
@@ -97,6 +101,9 @@ lock: ## Pin all packages anew, with hashes and no download addresses
 	  uv pip compile pyproject.toml --universal --python-version 3.11 --extra $$service --extra azure --extra otel \
 	    --constraint $(LOCK) --generate-hashes --no-emit-index-url --no-annotate --quiet \
 	    --custom-compile-command "make lock" --output-file requirements/$$service.txt || exit 1; done
+	uv pip compile pyproject.toml --universal --python-version 3.11 --extra ingest --extra sources --extra azure \
+	  --constraint $(LOCK) --generate-hashes --no-emit-index-url --no-annotate --quiet \
+	  --custom-compile-command "make lock" --output-file requirements/ingest-sources.txt
 
 clean: ## Remove the Python environment and all caches of this folder (the state in .halfsure stays)
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache out

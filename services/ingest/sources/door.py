@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,6 @@ class Door:
         self.notes = notes  # where the source may note how far it has come
         self.max_bytes = samples.service.settings.max_body
         self._samples = samples
-        self.now = samples.service.clock.now
         self._cap = RateCap(source.rate, burst) if source.rate else None
         self._queue: deque[Waiting] = deque()
         self._filled = asyncio.Event()
@@ -76,6 +75,9 @@ class Door:
         self._idle.set()
         self._asked: deque[asyncio.Future[Outcome | Problem]] = deque()
         self.worked = False  # whether anything has come since the last connection began
+
+    def now(self) -> datetime:
+        return self._samples.service.clock.now()
 
     def connected(self) -> None:
         self.status.enter("connected", self.now())
@@ -110,6 +112,8 @@ class Door:
             lost = self._queue.popleft()
             self.status.drop("full")
             _answer(lost, Problem(503, "unavailable", "The store does not keep up with this source."))
+        # It is of now, however long it waits for the store.
+        reading = reading if reading.captured_at else replace(reading, captured_at=self.now())
         self._queue.append(Waiting(reading, self._asked.popleft() if self._asked else None))
         self._filled.set()
         self._idle.clear()
@@ -131,7 +135,12 @@ class Door:
             batch = [self._queue.popleft() for _ in range(min(TOGETHER, len(self._queue)))]
             if not self._queue:
                 self._filled.clear()
-            outcomes = await self._admit([(row.reading, "manual" if row.asked else None) for row in batch])
+            try:
+                outcomes = await self._admit([(row.reading, "manual" if row.asked else None) for row in batch])
+            except Exception as error:
+                log.error("readings were lost", source=self.source.name, exc_info=error)
+                self.status.drop("failed", len(batch))
+                outcomes = [Problem(500, "internal", "This could not be stored; the log says why.")] * len(batch)
             for row, outcome in zip(batch, outcomes, strict=True):
                 _answer(row, outcome)
             if not self._queue:
@@ -156,13 +165,12 @@ class Door:
             try:
                 outcomes = await self.admit(readings, now)
             except (Retry, UnknownProject) as error:
-                if self.status.state != "waiting":
+                if self.status.held is None:
                     log.warning("a source waits", source=self.source.name, reason=str(error))
-                self.status.enter("waiting", self.now(), str(error))
+                self.status.held = str(error)
                 await asyncio.sleep(AGAIN_SECONDS)
                 continue
-            if self.status.state == "waiting":
-                self.status.enter("connected", self.now())
+            self.status.held = None
             return outcomes
 
     async def admit(self, readings: Sequence[Asked], now: datetime) -> list[Outcome | Problem]:

@@ -8,12 +8,12 @@ import asyncio
 import os
 import stat as modes
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import structlog
-from watchfiles import awatch
+from watchfiles import Change, awatch
 
 from services.contracts import files
 from services.contracts.ids import sha256
@@ -67,7 +67,7 @@ class _Watch:
                 await asyncio.to_thread(self._look_at_all, clock())
                 looked = clock()
                 self._door.connected()
-            await asyncio.to_thread(self._look, [path for _, path in changed], clock())
+            await asyncio.to_thread(self._look_at, changed, clock())
             while batch := await asyncio.to_thread(self._batch, clock()):
                 await self._take(batch)
         raise Trouble(f"{self._source.path} is not watched any more")
@@ -75,16 +75,24 @@ class _Watch:
     def _look_at_all(self, now: float) -> None:
         if not self._source.path.is_dir():
             raise Trouble(f"the folder {self._source.path} is gone")
-        pattern = "**/*" if self._source.recursive else "*"
-        self._look(map(str, sorted(self._source.path.glob(pattern))), now)
+        self._look(self._below(self._source.path), now)
 
-    def _look(self, paths: Any, now: float) -> None:
+    def _below(self, folder: Path) -> list[Path]:
+        return sorted(folder.glob("**/*" if self._source.recursive else "*"))
+
+    def _look(self, paths: Iterable[Path], now: float) -> None:
         """Note files that are of interest; one that the ledger knows as it is, is none."""
         for path in paths:
-            if files.holds_samples(Path(path)):
-                seen = _stamp(path)
-                known = seen is not None and self._ledger.get(path, seen) is not None
-                self._settling.look(path, None if known else seen, now)
+            if files.holds_samples(path):
+                seen = _stamp(str(path))
+                known = seen is not None and self._ledger.get(str(path), seen) is not None
+                self._settling.look(str(path), None if known else seen, now)
+
+    def _look_at(self, changed: Iterable[tuple[Change, str]], now: float) -> None:
+        """What was reported; a new folder is looked through, for it may have been filled before it was watched."""
+        paths = [Path(path) for _, path in changed]
+        folders = [path for path in paths if self._source.recursive and path.is_dir() and not path.is_symlink()]
+        self._look([*paths, *(below for folder in folders for below in self._below(folder))], now)
 
     def _batch(self, now: float) -> list[tuple[str, str]]:
         """Files that may be taken now, with their stamps; what has changed since it was seen rests on."""

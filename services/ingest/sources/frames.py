@@ -7,7 +7,7 @@ from typing import Any
 
 import av
 from av.container import InputContainer
-from av.error import FFmpegError, InvalidDataError
+from av.error import ExitError, FFmpegError, InvalidDataError
 from av.video.frame import VideoFrame
 
 from services.contracts.preprocessing import MAX_PIXELS
@@ -32,6 +32,8 @@ def opened(address: str, protocols: str, timeout: float, **options: str) -> Inpu
 
 def said(error: Exception) -> str:
     """FFmpeg's words without the user and password that it repeats from the address."""
+    if isinstance(error, ExitError):
+        return "it has been silent for too long"
     return _USERINFO.sub("", str(error))
 
 

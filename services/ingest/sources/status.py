@@ -18,7 +18,7 @@ RECONNECTS = Counter("halfsure_source_reconnects_total", "Connections of a sourc
 CONNECTED = Gauge("halfsure_source_connected", "Whether this replica is connected to the source", ["source"])
 LAST_SEEN = Gauge("halfsure_source_last_seen_seconds", "Unix time of the last sign of life of a source", ["source"])
 
-State = Literal["connecting", "connected", "waiting", "retrying", "ended", "stopped", "elsewhere"]
+State = Literal["connecting", "connected", "retrying", "ended", "stopped", "elsewhere"]
 
 
 @dataclass
@@ -28,6 +28,7 @@ class Status:
     source: Common
     state: State = "stopped"
     reason: str | None = None
+    held: str | None = None  # why what was read cannot be stored now: the connection may be as it will
     since: datetime | None = None
     last_seen: datetime | None = None
     taken: int = 0
@@ -81,8 +82,8 @@ class Status:
             "tags": source.tags,
             "rate": source.rate,
             "place": source.place,
-            "state": self.state,
-            "reason": self.reason,
+            "state": "waiting" if self.held else self.state,
+            "reason": self.held or self.reason,
             "since": self.since.isoformat() if self.since else None,
             "last_seen": self.last_seen.isoformat() if self.last_seen else None,
             "taken": self.taken,

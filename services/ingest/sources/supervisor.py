@@ -92,8 +92,10 @@ class Keeper:
         """Connect until the source has ended: a recording has, a camera has not."""
         backoff = Backoff(self.source.reconnect.first, self.source.reconnect.longest)
         now = self._service.clock.now
+        reason: str | None = None
         while True:
-            self.status.enter("connecting", now())
+            # Why the last try failed is said until one has worked.
+            self.status.enter("connecting", now(), reason)
             self.door.worked = False
             reason, hopeless = await self._once()
             if reason is None or hopeless:
@@ -168,5 +170,6 @@ async def _ended(task: asyncio.Task[None] | None) -> None:
     if task is None:
         return
     task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    await asyncio.wait([task])
+    if not task.cancelled() and (error := task.exception()):
+        log.error("a source's task failed", exc_info=error)

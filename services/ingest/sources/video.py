@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from services.ingest.sources.config import Video
@@ -76,4 +77,4 @@ def _began(metadata: dict[str, Any]) -> datetime | None:
 
 
 def _some(pictures: Iterator[Reading]) -> list[Reading]:
-    return [reading for reading, _ in zip(pictures, range(TOGETHER), strict=False)]
+    return list(islice(pictures, TOGETHER))
