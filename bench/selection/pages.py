@@ -5,6 +5,7 @@ from typing import Any
 
 from bench.selection.curves import COLD
 from bench.selection.datasets import SET_ASIDE
+from bench.selection.learners import HEADS
 
 MARK = "<!-- measured: {} -->"
 COLOURS = ("#1b6ca8", "#c8553d", "#6b8f3a", "#8a5a9e", "#999999")
@@ -16,7 +17,8 @@ def tables(report: dict[str, Any]) -> str:
         f"Measured on {report['made_at'][:10]} with {', '.join(f'{n} {v}' for n, v in report['versions'].items())}.",
         "### Goals",
         _table(
-            ("goal", "reached", ""), [(g["goal"], g["reached"], "met" if g["met"] else "**missed**") for g in report["goals"]]
+            ("goal", "reached", ""),
+            [(g["goal"], g["reached"], "met" if g["met"] else "**missed**") for g in report["goals"]],
         ),
     ]
     made += [f"**{m['goal']}** was missed; tried: {m['tried'] or 'nothing more'}" for m in report["missed"]]
@@ -75,7 +77,9 @@ def _labels(report: dict[str, Any], learner: str) -> str:
     rows = [row for row in report["labels"] if row["model"] == learner]
     datasets = sorted({row["dataset"] for row in rows}, key=lambda name: (name in SET_ASIDE, name))
     cells = {(row["strategy"], row["dataset"]): row for row in rows}
-    names = sorted({row["strategy"] for row in rows}, key=lambda n: ("/" in n, n.removesuffix(COLD) != report["default"], n))
+    names = sorted(
+        {row["strategy"] for row in rows}, key=lambda n: ("/" in n, n.removesuffix(COLD) != report["default"], n)
+    )
 
     def cell(name: str, dataset: str) -> str:
         row = cells.get((name, dataset))
@@ -99,13 +103,16 @@ def _comparisons(report: dict[str, Any]) -> str:
 
 
 def _heads(report: dict[str, Any]) -> str:
-    def gap(values: list[float]) -> str:
-        return f"{values[0]:+.3f} [{values[1]:+.3f}, {values[2]:+.3f}]"
+    def gap(values: list[float] | None) -> str:
+        return f"{values[0]:+.3f} [{values[1]:+.3f}, {values[2]:+.3f}]" if values else ""
+
+    def needed(row: dict[str, Any], head: str) -> str:
+        return _number(row[f"labels_to_97_{head}"]) if f"labels_to_97_{head}" in row else ""
 
     rows = [
-        (h["dataset"], *(_number(h[f"labels_to_97_{head}"]) for head in ("logistic", "spread", "auto")),
-         gap(h["spread_minus_logistic"]), gap(h["auto_minus_logistic"]),
-         f"{h['calibration_error_before']:.3f} → {h['calibration_error']:.3f}")
+        (h["dataset"], *(needed(h, head) for head in HEADS), gap(h["spread_minus_logistic"]),
+         gap(h.get("auto_minus_logistic")),
+         f"{h['calibration_error_before']:.3f} → {h['calibration_error']:.3f}" if "calibration_error" in h else "")
         for h in report["heads"]
     ]  # fmt: skip
     return _table(("data set", "labels: logistic", "spread", "auto", "area: spread − logistic", "auto − logistic",

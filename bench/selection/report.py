@@ -58,7 +58,9 @@ def _summaries(results: dict[Run, dict[str, Any]]) -> dict[Group, dict[str, Any]
     for run in results:
         groups.setdefault((run.dataset, run.learner, run.strategy), []).append(run)
     made = {group: summary([results[run] for run in sorted(runs)]) for group, runs in groups.items()}
-    return {group: {**row, "seeds": len(groups[group]), "library": groups[group][0].library} for group, row in made.items()}
+    return {
+        group: {**row, "seeds": len(groups[group]), "library": groups[group][0].library} for group, row in made.items()
+    }
 
 
 def _label_row(group: Group, row: dict[str, Any]) -> dict[str, Any]:
@@ -146,17 +148,21 @@ def _heads(rows: dict[Group, dict[str, Any]], results: dict[Run, dict[str, Any]]
     """The default trainer with and without the unlabelled, on every data set, and its calibration error."""
     found = []
     for dataset in sorted({group[0] for group in rows if group[1] in HEADS}):
-        made = {head: rows[dataset, head, DEFAULT_STRATEGY] for head in HEADS}
-        mean, low, high = difference(made["spread"]["aulcs"], made["logistic"]["aulcs"])
-        kept, kept_low, kept_high = difference(made["auto"]["aulcs"], made["logistic"]["aulcs"])
-        errors = np.mean([results[run]["calibration"] for run in results if (run.dataset, run.learner) == (dataset, "auto")], axis=(0, 1))
-        found.append({
-            "dataset": dataset,
-            **{f"labels_to_97_{head}": made[head]["labels_to_97"] for head in HEADS},
-            **{f"aulc_{head}": made[head]["aulc"] for head in HEADS},
-            "spread_minus_logistic": [round(mean, 4), round(low, 4), round(high, 4)],
-            "auto_minus_logistic": [round(kept, 4), round(kept_low, 4), round(kept_high, 4)],
-            "calibration_error_before": round(float(errors[0]), 4),
-            "calibration_error": round(float(errors[1]), 4),
-        })  # fmt: skip
+        made = {
+            head: rows[dataset, head, DEFAULT_STRATEGY] for head in HEADS if (dataset, head, DEFAULT_STRATEGY) in rows
+        }
+        row: dict[str, Any] = {"dataset": dataset}
+        for head, one in made.items():
+            row |= {f"labels_to_97_{head}": one["labels_to_97"], f"aulc_{head}": one["aulc"]}
+            if head != "logistic":
+                gap = difference(one["aulcs"], made["logistic"]["aulcs"])
+                row[f"{head}_minus_logistic"] = [round(value, 4) for value in gap]
+        mine = [run for run in results if (run.dataset, run.learner) == (dataset, "auto")]
+        if mine:
+            errors = np.mean([results[run]["calibration"] for run in mine], axis=(0, 1))
+            row |= {
+                "calibration_error_before": round(float(errors[0]), 4),
+                "calibration_error": round(float(errors[1]), 4),
+            }
+        found.append(row)
     return found

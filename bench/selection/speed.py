@@ -16,7 +16,7 @@ from services.select_uncertain.strategies.largest import least_certain
 
 TOP_K, DIVERSE = "top-k margin", "diverse batch"
 K, CLASSES, WIDTH = 100, 10, 64
-DIVERSE_PEERS = ("skactiveml/badge", "skactiveml/coreset", "skactiveml/falcun", "small-text/lightweight_coreset")
+DIVERSE_PEERS = ("skactiveml/badge", "skactiveml/coreset", "skactiveml/falcun")
 
 
 @dataclass(frozen=True)
