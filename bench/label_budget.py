@@ -110,7 +110,9 @@ def play(embeddings: np.ndarray, classes: np.ndarray, loop: Loop, seed: int) -> 
         rest = np.setdiff1d(pool, labelled)
         given = np.array(labelled)
         try:
-            candidate = fit(Examples(embeddings[given], classes[given], np.ones(len(given)), embeddings[rest]), params).model
+            candidate = fit(
+                Examples(embeddings[given], classes[given], np.ones(len(given)), embeddings[rest]), params
+            ).model
         except NotTrainable:
             continue
         verdict = _judged(candidate, champion, embeddings[pinned], classes[pinned], loop)

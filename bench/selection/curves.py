@@ -8,19 +8,23 @@ from typing import Any
 import numpy as np
 
 from bench.selection.datasets import Data, load
-from bench.selection.learners import Fitted, learn, score
+from bench.selection.learners import HEADS, Fitted, learn, score
 from bench.selection.peers import PEERS, Turn
+from services.retrain_trigger.calibration import calibration_error
 from services.select_uncertain.strategies import STRATEGIES, Pool
 
 COLD = "+cold"
 """Ends the name of a strategy that picks its first labels too, by coverage, instead of starting with random ones."""
 
+HEAD_BUDGET = 200
+"""Labels at most where the heads of the default trainer are compared: they need few."""
+
 
 def play(dataset: str, learner: str, strategy: str, seed: int) -> dict[str, Any]:
-    """{labels: [...], scores: [...], full, seconds}: the score on the test set after each batch.
+    """{labels: [...], scores: [...], full, seconds, calibration: [...]}: the score on the test set after each batch.
 
     The split and the random first labels depend on the data set and the seed alone, so that runs are paired. `seconds`
-    is the CPU time of selection.
+    is the CPU time of selection; `calibration` are pairs of errors on the test set, before and after.
     """
     data, pool, test, first = _dealt(dataset, seed)
     x, y, count = data.embeddings[pool], data.classes[pool], int(data.classes.max()) + 1
@@ -28,15 +32,18 @@ def play(dataset: str, learner: str, strategy: str, seed: int) -> dict[str, Any]
     picking = np.random.default_rng([seed, zlib.crc32(strategy.encode())])
     name = strategy.removesuffix(COLD)
     labelled = first if name == strategy else _covered(x, y, data.first, picking)
-    labels, scores, seconds = [], [], 0.0
+    budget = min(data.budget, HEAD_BUDGET) if learner in HEADS else data.budget
+    labels, scores, errors, seconds = [], [], [], 0.0
     while True:
         rest = np.setdiff1d(np.arange(len(pool)), labelled)
         fitted = learn(learner, x[labelled], y[labelled], x[rest], count, seed)
         labels.append(len(labelled))
         scores.append(_judged(fitted, data, test))
-        size = min(data.batch, data.budget - len(labelled), len(rest))
+        errors.append(_errors(fitted, data, test))
+        size = min(data.batch, budget - len(labelled), len(rest))
         if size <= 0:
-            return {"labels": labels, "scores": scores, "full": full, "seconds": seconds}
+            found = {"labels": labels, "scores": scores, "full": full, "seconds": seconds}
+            return found | ({"calibration": errors} if learner == "auto" else {})
         began = time.process_time()
         chosen = _chosen(name, fitted, x, y, labelled, rest, size, picking)
         seconds += time.process_time() - began
@@ -72,6 +79,14 @@ def _chosen(name: str, fitted: Fitted, x, y, labelled, rest, size: int, rng: np.
 def _judged(fitted: Fitted, data: Data, test: np.ndarray) -> float:
     answers = fitted.probabilities(data.embeddings[test]).argmax(axis=1)
     return score(data.metric, data.classes[test], answers)
+
+
+def _errors(fitted: Fitted, data: Data, test: np.ndarray) -> tuple[float, float]:
+    """Expected calibration error without and with the temperature that the head found."""
+    p = fitted.probabilities(data.embeddings[test])
+    raw = p**fitted.temperature
+    raw /= raw.sum(axis=1, keepdims=True)
+    return calibration_error(raw, data.classes[test]), calibration_error(p, data.classes[test])
 
 
 def _first(y: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:

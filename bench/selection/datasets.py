@@ -5,6 +5,7 @@
 
 import gzip
 import hashlib
+import math
 import re
 import subprocess
 from collections.abc import Callable
@@ -37,14 +38,14 @@ class Data:
     groups: np.ndarray
     first: int = 20
     batch: int = 20
-    budget: int = 400
+    budget: int = 320
     metric: Literal["accuracy", "balanced accuracy"] = "accuracy"
     test: np.ndarray | None = None  # samples that may be tested on, (N,) bool; default: all
 
     def split(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Indices of the pool, and of the test set: one sample of each of 30 % of the groups."""
         names = rng.permutation(np.unique(self.groups))
-        held = np.isin(self.groups, names[: round(TEST_SHARE * len(names))])
+        held = np.isin(self.groups, names[: math.ceil(TEST_SHARE * len(names))])
         first_of_group = np.zeros(len(self.groups), bool)
         first_of_group[np.unique(self.groups, return_index=True)[1]] = True
         may = first_of_group if self.test is None else first_of_group & self.test
@@ -71,7 +72,7 @@ def _bundled(name: str, **how: int) -> Data:
 def _near_duplicates() -> Data:
     """Digits, of which few are there many times: 1 + Zipf copies with a little noise; copies stay together."""
     base, rng = _bundled("digits"), np.random.default_rng(20251)
-    copies = np.minimum(rng.zipf(1.7, len(base.classes)), 60)
+    copies = np.minimum(rng.zipf(2.0, len(base.classes)), 30)
     source = np.repeat(np.arange(len(copies)), copies)
     noise = rng.normal(0, 0.02, (len(source), base.embeddings.shape[1]))
     return Data((base.embeddings[source] + noise).astype(np.float32), base.classes[source], source)

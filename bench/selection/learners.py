@@ -8,6 +8,9 @@ import numpy as np
 
 from services.retrain_trigger.heads import Examples, HeadParams, fit
 
+HEADS = ("logistic", "spread", "auto")
+"""Heads of the default trainer; `auto`, its default, is calibrated here too."""
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -15,6 +18,7 @@ class Fitted:
 
     model: Any
     count: int
+    temperature: float = 1.0
 
     def probabilities(self, x: np.ndarray) -> np.ndarray:
         """(N, count) float64; 0 for a class that it has not seen."""
@@ -36,8 +40,9 @@ def learn(name: str, x: np.ndarray, y: np.ndarray, unlabelled: np.ndarray, count
         if name == "mlp":
             model = MLPClassifier((64,), max_iter=200, learning_rate_init=0.01, random_state=seed)
             return Fitted(model.fit(x, y), count)
-        params = HeadParams.model_validate({"head": name, "seed": seed})
-        return Fitted(fit(Examples(x, y, np.ones(len(y)), unlabelled), params).model, count)
+        params = HeadParams.model_validate({"head": name, "seed": seed, "calibrate": name == "auto"})
+        head = fit(Examples(x, y, np.ones(len(y)), unlabelled), params)
+        return Fitted(head.model, count, head.temperature)
 
 
 def score(metric: str, truth: np.ndarray, answers: np.ndarray) -> float:

@@ -66,16 +66,10 @@ def _classifier(turn: Turn) -> Any:
 
 
 def _modal(name: str, turn: Turn) -> np.ndarray:
-    import modAL.batch
     import modAL.uncertainty
 
-    learner = SimpleNamespace(
-        predict_proba=turn.fitted.probabilities, X_training=turn.x[turn.labelled],
-                              on_transformed=False)
-    if name == "uncertainty_batch_sampling":
-        found = modAL.batch.uncertainty_batch_sampling(learner, turn.x[turn.rest], turn.size)
-    else:
-        found = getattr(modAL.uncertainty, name)(learner, turn.x[turn.rest], turn.size)
+    learner = SimpleNamespace(predict_proba=turn.fitted.probabilities)
+    found = getattr(modAL.uncertainty, name)(learner, turn.x[turn.rest], turn.size)
     return found[0] if isinstance(found, tuple) else found
 
 
@@ -115,15 +109,12 @@ def _small_text(name: str, turn: Turn) -> np.ndarray:
 
 PEERS: dict[str, Callable[[Turn], np.ndarray]] = {
     "modal/margin": partial(_modal, "margin_sampling"),
-    "modal/ranked_batch": partial(_modal, "uncertainty_batch_sampling"),
     "skactiveml/coreset": partial(_skactiveml, "CoreSet"),
     "skactiveml/badge": partial(_skactiveml, "Badge"),
     "skactiveml/falcun": partial(_skactiveml, "Falcun"),
     "skactiveml/clue": partial(_skactiveml, "Clue"),
     "skactiveml/maxherding": partial(_skactiveml, "MaxHerding"),
-    "skactiveml/typiclust": partial(_skactiveml, "TypiClust"),
     "small-text/embedding_kmeans": partial(_small_text, "EmbeddingKMeans"),
-    "small-text/lightweight_coreset": partial(_small_text, "LightweightCoreset"),
     "small-text/contrastive": partial(_small_text, "ContrastiveActiveLearning"),
 }
 LIBRARIES = {"skactiveml": "scikit-activeml", "modal": "modAL", "small-text": "small-text"}

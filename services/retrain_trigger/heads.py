@@ -3,8 +3,9 @@
 `spread` first carries the labels along a neighbour graph of the pool (`label_spreading.py`) and then fits the same
 logistic regression on both. A carried label counts as much as the graph is sure of it, and not at all where a model
 fitted on the given labels alone contradicts it with confidence. `auto` is `spread` unless the labels themselves speak
-against it: each kind is also fitted without each fold of them in turn, and what it says of those it has not seen decides.
-The same answers give the temperature that calibrates the probabilities, so that no label judges a model that knows it.
+against it: each kind is also fitted without each fold of them in turn, and what it says of those it has not seen
+decides. The same answers give the temperature that calibrates the probabilities, so that no label judges a model that
+knows it.
 """
 
 from dataclasses import dataclass, field
@@ -43,7 +44,7 @@ class HeadParams(BaseModel):
 
     head: Literal["auto", "spread", "logistic"] = "auto"
     calibrate: bool = True
-    folds: Annotated[int, Field(ge=2, le=20)] = 4
+    folds: Annotated[int, Field(ge=2, le=20)] = 8
     seed: Annotated[int, Field(ge=0)] = 0
     c: Annotated[float, Field(gt=0, le=1e6)] = 50.0
     max_iter: Annotated[int, Field(ge=1, le=10_000)] = 300
@@ -102,14 +103,18 @@ class _Unseen:
         return wins - losses > np.sqrt(wins + losses)
 
     def summary(self) -> dict[str, float]:
-        error = calibration_error(np.exp(self.logits), self.classes)
+        top = self.logits.max(axis=1, keepdims=True)
+        p = np.exp(self.logits - top)
+        error = calibration_error(p / p.sum(axis=1, keepdims=True), self.classes)
         return {"n": len(self.classes), "accuracy": float(self.right.mean()), "calibration_error": error}
 
 
 def _chosen(fitting: "_Fitting") -> Head:
-    params, kinds = fitting.params, fitting.kinds
+    params, kinds = fitting.params, fitting.kinds()
     unseen = {kind: fitting.unseen(kind) for kind in kinds} if params.calibrate or len(kinds) > 1 else {}
-    kind = "logistic" if len(kinds) > 1 and unseen["logistic"].beats(unseen["spread"]) else kinds[0]
+    kind = kinds[0]
+    if len(kinds) > 1 and unseen["logistic"].beats(unseen["spread"]):
+        kind = "logistic"
     model = fitting.model(kind, np.arange(len(fitting.examples.classes)))
     scale = 1.0
     if params.calibrate:
@@ -129,11 +134,11 @@ class _Fitting:
         self.examples, self.params, self._found = examples, params, found
         self._points = np.concatenate([examples.embeddings, _sample(examples.unlabelled, params)]).astype(np.float64)
 
-    @property
-    def kinds(self) -> tuple[Kind, ...]:
+    def kinds(self) -> list[Kind]:
+        """What may be tried, the one to begin with first."""
         if self.params.head == "logistic" or len(self._points) == len(self.examples.classes):
-            return ("logistic",)
-        return ("spread",) if self.params.head == "spread" else ("spread", "logistic")
+            return ["logistic"]
+        return ["spread"] if self.params.head == "spread" else ["spread", "logistic"]
 
     @cached_property
     def _graph(self) -> "csr_array":
@@ -167,7 +172,9 @@ class _Fitting:
             if len(held):
                 model = self.model(kind, rest)
                 columns = np.searchsorted(self._found, model.classes_)
-                logits[np.ix_(held, columns)] = model.predict_log_proba(self._points[held])
+                said = model.decision_function(self._points[held])
+                said = np.stack([np.zeros_like(said), said], axis=1) if said.ndim == 1 else said
+                logits[np.ix_(held, columns)] = said
         judged = np.flatnonzero(folds >= 0)
         classes = np.searchsorted(self._found, examples.classes[judged])
         return _Unseen(logits[judged], classes, examples.weights[judged])

@@ -22,7 +22,7 @@ def carry(graph: "csr_array", given: np.ndarray, classes: np.ndarray, alpha: flo
     flood the others.
     """
     found, label = np.unique(classes, return_inverse=True)
-    start = np.zeros((graph.shape[0], len(found)))
+    start = np.zeros((graph.indptr.size - 1, len(found)))
     start[given, label] = 1.0 / np.bincount(label)[label]
     shares = start
     for _ in range(STEPS):

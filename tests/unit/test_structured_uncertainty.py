@@ -85,7 +85,7 @@ def test_windows_see_the_doubtful_stretch() -> None:
     ],
 )
 def test_what_is_no_answer_is_refused(refused) -> None:
-    with pytest.raises(ValueError, match="0\\.\\.|within|owners|long|beside"):
+    with pytest.raises(ValueError, match=r"0\.\.|within|owners|long|beside"):
         refused()
 
 

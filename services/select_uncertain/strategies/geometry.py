@@ -42,6 +42,7 @@ def greedy_cover(kernel: np.ndarray, covered: np.ndarray, weights: np.ndarray, k
     gains: list[float] = []
     bounds = weights @ np.maximum(kernel - covered[:, None], 0.0)
     fresh = np.ones(len(bounds), dtype=bool)
+    total = weights.sum()
     while len(chosen) < k:
         best = int(bounds.argmax())
         if not fresh[best]:
@@ -50,7 +51,7 @@ def greedy_cover(kernel: np.ndarray, covered: np.ndarray, weights: np.ndarray, k
             fresh[stale] = True
             continue
         chosen.append(best)
-        gains.append(float(bounds[best] / weights.sum()))
+        gains.append(float(bounds[best] / total))
         covered = np.maximum(covered, kernel[:, best])
         bounds[best] = -np.inf
         fresh[:] = False

@@ -53,7 +53,9 @@ def _guarded(name: str, point: EntryPoint) -> Strategy:
         picks = list(strategy(pool, labelled, k, rng))
         places = [pick.index for pick in picks]
         if len(places) > count or len(set(places)) < len(places):
-            raise BadStrategy(f"{name} picked {len(places)} for k = {k} of {len(pool)}, {len(set(places))} of them once")
+            raise BadStrategy(
+                f"{name} picked {len(places)} for k = {k} of {len(pool)}, {len(set(places))} of them once"
+            )
         if not all(0 <= place < len(pool) for place in places):
             raise BadStrategy(f"{name} picked a place outside the pool of {len(pool)}")
         if not all(np.isfinite(pick.score) for pick in picks):

@@ -51,7 +51,8 @@ class Pool:
 
     def part(self, rows: np.ndarray) -> "Pool":
         """The samples at these places, in this order."""
-        return Pool(*(None if column is None else column[rows] for column in self._columns))
+        probabilities = None if self.probabilities is None else self.probabilities[rows]
+        return Pool(self.embeddings[rows], probabilities, None if self.uncertainty is None else self.uncertainty[rows])
 
     def count(self, k: int) -> int:
         """How many can be picked: k, or all. Raises ValueError where k is negative or an array has another length."""

@@ -1,6 +1,6 @@
 """Strategies that ask about the uncertain and spread their picks: the default, k-means, BADGE, cluster-margin, Falcun.
 
-All but `badge` and `falcun` first keep the 10 k least certain by margin, which costs O(N), and compare only those.
+All but `badge` and `falcun` pick from the 10 k least certain by margin, which are found in O(N).
 """
 
 import numpy as np
@@ -11,25 +11,34 @@ from services.select_uncertain.strategies.pool import Pick, Pool, any_order, con
 
 PREFILTER = 10
 """Candidates that stay per pick after the margin prefilter."""
+WEIGHT = 1.5
+"""Exponent of the uncertainty in the default's weights."""
 FALCUN_POWER = 10.0
 
 
 def uncertainty_coverage(pool: Pool, labelled: np.ndarray, k: int, rng: np.random.Generator) -> list[Pick]:
-    """The default: least certain by margin, then greedily those that cover the others best, weighted by uncertainty.
+    """The default: of the 10 k least certain, those that best cover all that is uncertain.
 
-    UHerding (Bae et al., ICLR 2025) on the prefiltered. Its radius is the mean distance to the nearest labelled point,
-    so it shrinks as labels come in, and the picks go from spread to uncertain.
+    UHerding (Bae et al., ICLR 2025) with a prefilter: each sample of the pool (the MOST_CANDIDATES least certain of a
+    larger one) is worth its uncertainty to the power of WEIGHT, and more where it may be of a class that is rare in the
+    pool; greedily the candidate whose kernel adds most to what is covered is picked. The kernel's radius is the mean
+    distance from a candidate to the nearest labelled point, so it shrinks as labels come in, and the picks go from
+    spread to uncertain.
     """
     if not pool.is_scored:
         return coverage(pool, labelled, k, rng)
-    kept, unsure, count = _prefiltered(pool, k)
-    if not count or len(kept) > MOST_CANDIDATES or not len(labelled):
+    kept, unsure, count = _least_certain(pool, k, MOST_CANDIDATES)
+    if not count or count >= MOST_CANDIDATES:
         return [_pick(kept[i], unsure[i]) for i in range(count)]
     points = np.asarray(pool.embeddings[kept], np.float64)
-    gaps = geometry.nearest(points, labelled)
-    radius = float(np.sqrt(gaps).mean())
-    kernel = geometry.rbf(geometry.distances(points, points), radius)
-    order, gains = geometry.greedy_cover(kernel, geometry.rbf(gaps, radius), unsure + 1e-9, count)
+    candidates = points[: PREFILTER * count]
+    known = labelled if len(labelled) else geometry.centres(candidates, np.ones(len(candidates)), count, rng)
+    gaps = geometry.nearest(points, known)
+    radius = float(np.sqrt(gaps[: len(candidates)]).mean())
+    covered = geometry.rbf(gaps, radius) if len(labelled) else np.zeros(len(points))
+    kernel = geometry.rbf(geometry.distances(points, candidates), radius)
+    weights = (unsure**WEIGHT + 1e-9) * _rarity(pool, kept)
+    order, gains = geometry.greedy_cover(kernel, covered, weights, count)
     return [_pick(kept[i], unsure[i], f", covers {gain:.1%} more") for i, gain in zip(order, gains, strict=True)]
 
 
@@ -40,7 +49,7 @@ def k_means(pool: Pool, labelled: np.ndarray, k: int, rng: np.random.Generator) 
     """
     if not pool.is_scored:
         return coverage(pool, labelled, k, rng)
-    kept, unsure, count = _prefiltered(pool, k)
+    kept, unsure, count = _least_certain(pool, k)
     if not count or len(kept) > MOST_CANDIDATES:
         return [_pick(kept[i], unsure[i]) for i in range(count)]
     points = np.asarray(pool.embeddings[kept], np.float64)
@@ -60,7 +69,7 @@ def cluster_margin(pool: Pool, labelled: np.ndarray, k: int, rng: np.random.Gene
     """
     if not pool.is_scored:
         return coverage(pool, labelled, k, rng)
-    kept, unsure, count = _prefiltered(pool, k)
+    kept, unsure, count = _least_certain(pool, k)
     if not count or len(kept) > MOST_CANDIDATES:
         return [_pick(kept[i], unsure[i]) for i in range(count)]
     points = np.asarray(pool.embeddings[kept], np.float64)
@@ -71,7 +80,7 @@ def cluster_margin(pool: Pool, labelled: np.ndarray, k: int, rng: np.random.Gene
     turn = np.empty(len(kept), np.int64)  # how many of its own cluster come before a candidate
     turn[by_certainty] = np.arange(len(kept)) - np.searchsorted(owner[by_certainty], owner[by_certainty])
     order = np.lexsort((owner, sizes[owner], turn))[:count]
-    return [_pick(kept[i], unsure[i], f", of a cluster of {sizes[owner[i]]}") for i in order]
+    return [_pick(kept[int(i)], unsure[int(i)], f", of a cluster of {sizes[owner[i]]}") for i in order]
 
 
 @any_order
@@ -119,15 +128,26 @@ def falcun(pool: Pool, labelled: np.ndarray, k: int, rng: np.random.Generator) -
     return picks
 
 
-def _prefiltered(pool: Pool, k: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Places (n,) and scores (n,) of the candidates, least certain first, and how many to pick of them."""
+def _least_certain(pool: Pool, k: int, least: int = 0) -> tuple[np.ndarray, np.ndarray, int]:
+    """Places (n,) and scores (n,) of the least certain, least certain first, and how many to pick of them.
+
+    n is PREFILTER for each pick, but MOST_CANDIDATES at most, unless `least` asks for more.
+    """
     count = pool.check(k)
-    kept, unsure = pool.least_certain(max(count, min(PREFILTER * count, MOST_CANDIDATES)))
+    kept, unsure = pool.least_certain(max(count, least, min(PREFILTER * count, MOST_CANDIDATES)))
     order = np.lexsort((content_order(pool.part(kept)).argsort(), -unsure))
     return kept[order], unsure[order], count
 
 
-def _pick(index: np.integer, unsure: np.floating, more: str = "") -> Pick:
+def _rarity(pool: Pool, rows: np.ndarray) -> np.ndarray:
+    """(n,) the mean of 1 / sqrt(mass of a class in the pool) over the classes that a sample may be of."""
+    if pool.probabilities is None:
+        return np.ones(len(rows))
+    mass = pool.probabilities.sum(axis=0, dtype=np.float64)
+    return pool.probabilities[rows] @ (1.0 / np.sqrt(mass + 1.0))
+
+
+def _pick(index: int | np.integer, unsure: float | np.floating, more: str = "") -> Pick:
     return Pick(int(index), float(unsure), f"margin {unsure:.3f}{more}")
 
 
