@@ -42,6 +42,7 @@ def create(settings: RuntimeSettings, connect: Connect) -> Service:
     service.on_start(tasks.load)
     service.every(own.sweep_seconds, claims.sweep)
     service.every(own.flush_seconds, tasks.flush)
+    service.every(own.read_on_seconds, tasks.read_on)
     service.every(own.sweep_seconds, service.projects.load)
     service.every(own.sweep_seconds, schemas.carry_out_all)
     parts = Parts(tasks, queue, claims, Answers(tasks, claims), schemas, Imports(tasks), Quality(tasks, own))

@@ -8,13 +8,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from services.contracts.events import TaskExpired, TaskLeased, TaskReleased, TaskSkipped
-from services.contracts.ids import digest
 from services.contracts.problem import Problem
 from services.label_queue import facts, leases
 from services.label_queue.book import Book
 from services.label_queue.gold import mixed, probe, probe_key
 from services.label_queue.settings import LabelQueueSettings
-from services.label_queue.store import Tasks, parsed, record_key, say, task_key
+from services.label_queue.store import Tasks, hold_key, parsed, people_key, record_key, say, task_key
 from services.label_queue.tasks import NotFree, Task
 from services.runtime.errors import Conflict, Unavailable
 from services.runtime.service import Service, transact
@@ -42,16 +41,6 @@ class Ask:
     labels: Collection[str] | None = None
     gold_share: float = 0.0
     required: int = 1  # answers that a sample usually needs, for gold samples to look like the others
-
-
-def hold_key(project: str, annotator: str) -> str:
-    """The record of what an annotator has claimed, so that the limit holds over all replicas, and of the gold seen."""
-    return f"hold:{project}:{digest(annotator)}"
-
-
-def people_key(project: str) -> str:
-    """The record of everybody who has ever claimed something."""
-    return f"people:{project}"
 
 
 class Claims:

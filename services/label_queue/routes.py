@@ -99,7 +99,7 @@ class Parts:
 def routes(parts: Parts) -> APIRouter:
     """All routes, tied to `parts`."""
     router = APIRouter(route_class=http.StrictRoute)
-    for add in (_leasing, _answering, _reading, _schemas, _exchange):
+    for add in (_leasing, _answering, _reading, _measures, _schemas, _exchange):
         add(router, parts)
     return router
 
@@ -239,6 +239,8 @@ def _reading(router: APIRouter, parts: Parts) -> None:
         await parts.tasks.refresh(project)
         return views.stats(await parts.tasks.book(project), await parts.queue.active_version(project))
 
+
+def _measures(router: APIRouter, parts: Parts) -> None:
     @router.get("/v1/agreement", dependencies=[needs("viewer")])
     async def agreement(project: Project) -> dict[str, Any]:
         document = await parts.tasks.service.projects.need(project)
