@@ -1,5 +1,6 @@
 """A label-queue of its own: the service, its sidecar and Redis, as `halfsure up` runs them, and ways to fill it."""
 
+import asyncio
 import contextlib
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import orjson
 import psutil
 import yaml
 from crowd import project, selected
+from redis import Redis
 
 from services.cli.redis import find_redis_server, redis_command
 from services.cli.settings import StackSettings, default_root
@@ -41,6 +43,18 @@ def run_file(folder: Path) -> Path:
     return path
 
 
+class StreamReader:
+    """What Dapr's Redis pub/sub has written."""
+
+    def __init__(self, address: str) -> None:
+        host, port = address.split(":")
+        self._redis = Redis(host=host, port=int(port))
+
+    def read(self, topic: str) -> list[dict[str, Any]]:
+        rows: Any = self._redis.xrange(topic)
+        return [orjson.loads(fields[b"data"]) for _, fields in rows]
+
+
 class QueueStack:
     """A running label-queue, with its stack and a client for it."""
 
@@ -66,6 +80,17 @@ class QueueStack:
 
     async def stats(self) -> dict[str, Any]:
         return (await self.client.get("/v1/stats")).json()
+
+    async def said(self, kind: type[Event]) -> list[dict[str, Any]]:
+        """The envelopes of one type that are in the broker's stream, once the outbox is empty."""
+        stream = StreamReader(self.stack.plan().redis_host)
+        before = -1
+        while True:
+            rows = await asyncio.to_thread(stream.read, kind.topic)
+            if len(rows) == before:
+                return [row for row in rows if row["type"] == kind.type]
+            before = len(rows)
+            await asyncio.sleep(1.0)
 
     @property
     def memory(self) -> int:

@@ -3,6 +3,7 @@
 The task records are the truth. This only says where to look, so being wrong costs a look and never a label.
 """
 
+import hashlib
 import heapq
 from bisect import bisect_right
 from collections import Counter
@@ -17,6 +18,10 @@ ORDINARY = (State.QUEUED, State.LEASED)  # what most are in, or for a moment: no
 COMMON = (State.QUEUED, State.ACCEPTED)  # of which there may be a million
 
 Header = tuple[str, float, str, int, str | None, bool, bool, int, bool | None]
+
+
+def _digest(name: str, revision: int, label: str) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{name}|{revision}|{label}".encode(), digest_size=8).digest(), "big")
 
 
 @dataclass(slots=True)
@@ -79,6 +84,7 @@ class Book:
         self.asked = 0
         self.imported = 0
         self.gold: set[str] = set()
+        self.fingerprint = 0  # of all accepted labels, in whatever order they came
         self.unnoted: set[str] = set()
         self._free: list[tuple[float, int, int, str]] = []
         self._leases: list[tuple[datetime, str]] = []
@@ -220,6 +226,7 @@ class Book:
         self.imported += by * (entry.imported and entry.state == State.ACCEPTED)
         if entry.label is not None and entry.state == State.ACCEPTED:
             self.classes[entry.label] += by
+            self.fingerprint ^= _digest(entry.id, entry.revision, entry.label)
         if entry.gold and entry.state == State.ACCEPTED:
             (self.gold.add if by > 0 else self.gold.discard)(entry.id)
 

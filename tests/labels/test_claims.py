@@ -10,7 +10,7 @@ import pytest
 from queues import QueueStack, fill, percentile, redis, running
 
 CLAIMS = 300
-SIZES = (1_000, 100_000)
+SIZES = (1_000, 100_000, 1_000_000)
 OFFSET = 5_400
 P95_MS = 50.0
 FLAT = 1.5  # p95 with a million against p95 with a thousand
