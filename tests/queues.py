@@ -22,6 +22,7 @@ from services.cli.settings import StackSettings, default_root
 from services.cli.stack import Stack
 from services.contracts.envelope import CONTENT_TYPE, wrap
 from services.contracts.events import Event
+from services.contracts.ids import task_id
 from services.label_queue import leases
 from services.label_queue.book import header
 from services.label_queue.store import task_key
@@ -157,20 +158,23 @@ def fill(port: int, count: int) -> None:
         put("project:default", row)
         put("segments:default", {"chains": ["filled"]})
         sizes: list[int] = []
+        model = leases.asked(selected("SAMPLE", priority=0.0), now)
+        record = orjson.dumps(model.model_dump(mode="json", exclude_defaults=True) | {"id": "TASK", "priority": 0.5})
+        facts = header(model)[2:]
         for start in range(0, count, SEGMENT):
-            numbers = range(start, min(start + SEGMENT, count))
-            made = [leases.asked(selected(f"smp_{n:07}", priority=_priority(n)), now) for n in numbers]
-            for task in made:
-                put(task_key(task.id), task.model_dump(mode="json", exclude_defaults=True))
-            put(f"seg:default:filled:{len(sizes)}", {"headers": [header(task) for task in made]})
-            sizes.append(len(made))
+            headers: list[Any] = []
+            for number in range(start, min(start + SEGMENT, count)):
+                sample, priority = f"smp_{number:07}", (number * 7919 % 1_000_000) / 1_000_000
+                name = task_id("default", sample)
+                row = record.replace(b"TASK", name.encode()).replace(b"SAMPLE", sample.encode())
+                row = row.replace(b'"priority":0.5', b'"priority":%.6f' % priority)
+                writes.append(_hset(f"label-queue||{task_key(name)}".encode(), row))
+                headers.append((name, priority, *facts))
+            put(f"seg:default:filled:{len(sizes)}", {"headers": headers})
+            sizes.append(len(headers))
             _send(redis, answers, writes)
         put("chain:default:filled", {"sizes": sizes})
         _send(redis, answers, writes)
-
-
-def _priority(number: int) -> float:
-    return (number * 7919 % 1_000_003) / 1_000_003
 
 
 def _hset(key: bytes, value: bytes) -> bytes:

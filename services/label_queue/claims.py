@@ -54,6 +54,7 @@ class Claims:
         self._max_hold = timedelta(seconds=settings.max_hold_seconds)
         self._rng = random.SystemRandom()  # nobody can foresee which task is a gold sample
         self._known: set[tuple[str, str]] = set()
+        self._held_last: dict[str, list[str]] = {}
 
     @property
     def now(self) -> datetime:
@@ -94,7 +95,8 @@ class Claims:
         try:
             unit = await self.service.unit()
             key = hold_key(ask.project, ask.annotator)
-            await unit.get_many([key, *map(task_key, picks)])
+            # What the annotator held last time is most of what they hold now: one look instead of two.
+            await unit.get_many([key, *map(task_key, [*picks, *self._held_last.get(key, ())])])
             hold = await unit.get(key) or {}
             held = await self._held(ask, unit)
             room = self.settings.max_leases - len(held)
@@ -109,6 +111,7 @@ class Claims:
             names = [*held, *(task.id for task in claimed)]
             gold = [*seen, *(task.id for task in claimed if task.probe)]
             unit.put(key, {"tasks": names, **({"gold": gold} if gold else {})}, guard=True)
+            self._held_last[key] = [name for name in names if name not in gold]
             written = await self._commit(unit)
             won = [task for task in claimed if record_key(task) in written]
             lost = [task.id for task in claimed if record_key(task) not in written]

@@ -81,7 +81,10 @@ def plain(task: Task) -> dict[str, Any]:
 
 
 def stats(book: Book, active: str) -> dict[str, Any]:
-    """Counts by state; `asked` is every sample that was ever queued, `queued` what is free for somebody now."""
+    """Counts by state; `asked` is every sample that was ever queued, `queued` what is free for somebody now.
+
+    After a start with very many tasks, `unread` of them are counted as they were noted last, until they are read.
+    """
     by_class = {str(orjson.loads(label)): count for label, count in sorted(book.classes.items()) if count}
     return {
         "queued": book.states[State.QUEUED] + book.states[State.LABELED],
@@ -95,6 +98,7 @@ def stats(book: Book, active: str) -> dict[str, Any]:
         "asked": book.asked,
         "imported": book.imported,
         "gold": len(book.gold),
+        "unread": len(book.unread),
         "by_class": by_class,
         "model_version": active,
     }

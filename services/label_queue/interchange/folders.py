@@ -9,6 +9,7 @@ from services.contracts.problem import Problem
 from services.label_queue.interchange.archive import ZipWriter
 from services.label_queue.interchange.label import Bundle, Dataset, Incoming, Label, Read, mapping, named, referred
 
+UNSAFE = frozenset('/\\%:*?"<>|')
 YOLO = {"train": "train", "evaluation": "val"}
 HUGGING_FACE = {"train": "train", "evaluation": "test"}
 SPLITS = {
@@ -21,10 +22,16 @@ SPLITS = {
 
 
 def folder(label: str) -> str:
-    """A name of a class that is a name of a folder everywhere; `label_of` gives the class back."""
-    name = quote(label, safe=" ()[]{},;!@#$&+=~^'")
-    name = name.replace(".", "%2E") if name.startswith(".") or name.endswith(".") else name
-    return f"%20{name[1:]}" if name.startswith(" ") else name[:-1] + "%20" if name.endswith(" ") else name
+    """A name of a class that names a folder on every system; `label_of` gives the class back."""
+    last = len(label) - 1
+    return "".join(
+        quote(char, safe="")
+        if char in UNSAFE or not char.isprintable()
+        else f"%{ord(char):02X}"
+        if char in ". " and at in (0, last)
+        else char
+        for at, char in enumerate(label)
+    )
 
 
 def label_of(name: str) -> str:

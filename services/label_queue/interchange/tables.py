@@ -102,5 +102,5 @@ def _incoming(row: dict[str, str], bundle: Bundle) -> Incoming | Problem:
 
 def _rows(rows: Sequence[Sequence[Any]]) -> bytes:
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\r\n").writerows(rows)  # RFC 4180; and so a lone \r is quoted too
     return text.getvalue().encode()
