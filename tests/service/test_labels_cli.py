@@ -31,6 +31,9 @@ def free_port() -> int:
     raise AssertionError("no port is free")
 
 
+Finished = subprocess.CompletedProcess[bytes]
+
+
 class Cli:
     """The command, as a user runs it, beside a queue in this process."""
 
@@ -81,6 +84,12 @@ def line(shade: int, value: str) -> str:
     return json.dumps({"data": data, "media_type": "image/png", "value": value}) + "\n"
 
 
+def _folder(parent: Path, name: str) -> Path:
+    folder = parent / f"other-{name}"
+    folder.mkdir()
+    return folder
+
+
 async def test_labels_drained_by_the_api_and_by_a_file_end_alike(cli: Cli) -> None:
     """Row 0.3: the same samples, labelled over REST here, exported, imported there: the same end."""
     source = cli.folder / "source.jsonl"
@@ -97,8 +106,7 @@ async def test_labels_drained_by_the_api_and_by_a_file_end_alike(cli: Cli) -> No
         told = await cli.json("export", name, "--format", form)
         assert (told["labels"], told["format"]) == (30, form)
         assert (cli.folder / name).stat().st_size == told["bytes"]
-        other = Path(cli.folder, f"other-{form}")
-        other.mkdir()
+        other = _folder(cli.folder, form)
         async with started(create, other, peers={}) as empty:
             await empty.deliver(project())
             empty.blobs.contents |= cli.queue.blobs.contents
