@@ -22,6 +22,7 @@ PYTEST := $(BIN)/python -m pytest
 .PHONY: help setup demo smoke test test-profiles test-traces test-k8s test-tilt tilt images check bench up down doctor lock clean
 .PHONY: help setup demo smoke test test-profiles test-k8s test-tilt test-sources tilt images check bench up down doctor lock clean
 .PHONY: help setup demo smoke test test-profiles test-k8s test-tilt tilt images check bench bench-selection up down doctor lock clean
+.PHONY: help setup demo smoke test test-queue test-profiles test-k8s test-tilt tilt images check bench up down doctor lock clean
 
 help: ## Show what there is to do
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +57,8 @@ test-traces: setup ## Follow samples through the real stack into a collector of 
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/traces
 test-sources: $(STAMP) ## Read cameras, recordings and OPC UA servers, the RTSP server of Debian's GStreamer with them
 	HALFSURE_REQUIRE_RTSP=1 $(PYTEST) tests/sources
+test-queue: setup ## Claims with a million tasks, and 64 annotators under kills (about 10 minutes; out/labels/report.json)
+	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/labels/test_crowd.py tests/labels/test_claims.py -s
 
 check: $(STAMP) ## Lint, check types and import rules
 	$(BIN)/ruff check .

@@ -10,8 +10,8 @@ from services.contracts.ids import task_id
 from services.contracts.problem import Problem, not_found
 from services.contracts.projects import ProjectDocument
 from services.label_queue import facts, leases
-from services.label_queue.claims import Claims, hold_key
-from services.label_queue.store import SEGMENTS_LOCK, Tasks, say, task_key
+from services.label_queue.claims import Claims
+from services.label_queue.store import SEGMENTS_LOCK, Tasks, hold_key, say, task_key
 from services.label_queue.suggestions import reveal
 from services.label_queue.tasks import Answer, LeaseLost, NotFree, State, Task
 from services.runtime.service import transact

@@ -8,13 +8,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from services.contracts.events import TaskExpired, TaskLeased, TaskReleased, TaskSkipped
-from services.contracts.ids import digest
 from services.contracts.problem import Problem
 from services.label_queue import facts, leases
 from services.label_queue.book import Book
 from services.label_queue.gold import mixed, probe, probe_key
 from services.label_queue.settings import LabelQueueSettings
-from services.label_queue.store import Tasks, parsed, record_key, say, task_key
+from services.label_queue.store import Tasks, hold_key, parsed, people_key, record_key, say, task_key
 from services.label_queue.tasks import NotFree, Task
 from services.runtime.errors import Conflict, Unavailable
 from services.runtime.service import Service, transact
@@ -44,16 +43,6 @@ class Ask:
     required: int = 1  # answers that a sample usually needs, for gold samples to look like the others
 
 
-def hold_key(project: str, annotator: str) -> str:
-    """The record of what an annotator has claimed, so that the limit holds over all replicas, and of the gold seen."""
-    return f"hold:{project}:{digest(annotator)}"
-
-
-def people_key(project: str) -> str:
-    """The record of everybody who has ever claimed something."""
-    return f"people:{project}"
-
-
 class Claims:
     """The lease operations over the task records."""
 
@@ -65,6 +54,7 @@ class Claims:
         self._max_hold = timedelta(seconds=settings.max_hold_seconds)
         self._rng = random.SystemRandom()  # nobody can foresee which task is a gold sample
         self._known: set[tuple[str, str]] = set()
+        self._held_last: dict[str, list[str]] = {}
 
     @property
     def now(self) -> datetime:
@@ -105,7 +95,8 @@ class Claims:
         try:
             unit = await self.service.unit()
             key = hold_key(ask.project, ask.annotator)
-            await unit.get_many([key, *map(task_key, picks)])
+            # What the annotator held last time is most of what they hold now: one look instead of two.
+            await unit.get_many([key, *map(task_key, [*picks, *self._held_last.get(key, ())])])
             hold = await unit.get(key) or {}
             held = await self._held(ask, unit)
             room = self.settings.max_leases - len(held)
@@ -120,6 +111,7 @@ class Claims:
             names = [*held, *(task.id for task in claimed)]
             gold = [*seen, *(task.id for task in claimed if task.probe)]
             unit.put(key, {"tasks": names, **({"gold": gold} if gold else {})}, guard=True)
+            self._held_last[key] = [name for name in names if name not in gold]
             written = await self._commit(unit)
             won = [task for task in claimed if record_key(task) in written]
             lost = [task.id for task in claimed if record_key(task) not in written]

@@ -4,11 +4,10 @@ import asyncio
 import time
 from itertools import islice
 
-from services.label_queue.claims import hold_key, people_key
 from services.label_queue.gold import probe_key
 from services.label_queue.measures import Report, report
 from services.label_queue.settings import LabelQueueSettings
-from services.label_queue.store import BULK, Tasks, parsed
+from services.label_queue.store import BULK, Tasks, hold_key, parsed, people_key
 from services.label_queue.tasks import Task
 
 

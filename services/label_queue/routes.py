@@ -2,25 +2,25 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.contracts.ids import task_id
 from services.contracts.problem import Problem, invalid, not_found
-from services.label_queue import views
+from services.label_queue import exchange, views
 from services.label_queue.answers import Answers, Submission
 from services.label_queue.claims import Ask, Claims
+from services.label_queue.exports import Exports
 from services.label_queue.imports import Imports
 from services.label_queue.quality import Quality
 from services.label_queue.queue import Queue
 from services.label_queue.schemas import SchemaChange, Schemas, etag
 from services.label_queue.store import Tasks
 from services.label_queue.suggestions import SHOWN_BEFORE, reveal
-from services.label_queue.tasks import Split, State, Task
+from services.label_queue.tasks import State, Task
 from services.runtime import http
 from services.runtime.access import Caller, Project, caller_with, needs
 
@@ -28,7 +28,6 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 Epoch = Annotated[int, Field(ge=1)]
 ByAnnotator = Annotated[Caller, caller_with("annotator")]
 ByReviewer = Annotated[Caller, caller_with("reviewer")]
-FORMATS = {"jsonl": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
 
 
 class _Body(BaseModel):
@@ -93,13 +92,14 @@ class Parts:
     answers: Answers
     schemas: Schemas
     imports: Imports
+    exports: Exports
     quality: Quality
 
 
 def routes(parts: Parts) -> APIRouter:
     """All routes, tied to `parts`."""
     router = APIRouter(route_class=http.StrictRoute)
-    for add in (_leasing, _answering, _reading, _schemas, _exchange):
+    for add in (_leasing, _answering, _reading, _measures, _schemas, exchange.routes):
         add(router, parts)
     return router
 
@@ -239,6 +239,8 @@ def _reading(router: APIRouter, parts: Parts) -> None:
         await parts.tasks.refresh(project)
         return views.stats(await parts.tasks.book(project), await parts.queue.active_version(project))
 
+
+def _measures(router: APIRouter, parts: Parts) -> None:
     @router.get("/v1/agreement", dependencies=[needs("viewer")])
     async def agreement(project: Project) -> dict[str, Any]:
         document = await parts.tasks.service.projects.need(project)
@@ -273,30 +275,6 @@ def _schemas(router: APIRouter, parts: Parts) -> None:
         now = await parts.schemas.put(await parts.tasks.service.projects.need(name), body, if_match)
         shown = {"labels": list(now.labels), "version": now.version, "on_change": now.on_change}
         return _json(shown, 201, headers={"etag": etag(now)})
-
-
-def _exchange(router: APIRouter, parts: Parts) -> None:
-    @router.get("/v1/export")
-    async def export(
-        project: Project,
-        caller: Annotated[Caller, caller_with("viewer")],
-        form: Annotated[str, Query(alias="format")] = "jsonl",
-    ) -> Response:
-        document = await parts.tasks.service.projects.need(project)
-        if form not in FORMATS:
-            raise Problem(406, "format", f"There is no export as {form!r}; there is {', '.join(FORMATS)}.")
-        await parts.tasks.refresh(project)
-        chosen: Literal["jsonl", "csv"] = "csv" if form == "csv" else "jsonl"
-        headers = {"content-disposition": f'attachment; filename="{project}-labels.{chosen}"'}
-        rows = views.export(parts.tasks, document, chosen, gold=caller.may("reviewer"))
-        return StreamingResponse(rows, media_type=FORMATS[chosen], headers=headers)
-
-    @router.post("/v1/import", dependencies=[needs("operator")], status_code=207)
-    async def imported(project: Project, request: Request, split: Split = "train") -> Response:
-        document = await parts.tasks.service.projects.need(project)
-        lines = [line for line in (await request.body()).split(b"\n") if line.strip()]
-        results = await parts.imports.take(document, await parts.schemas.of(document), split, lines)
-        return _json({"results": results}, 207)
 
 
 async def _hints(parts: Parts, project: str, tasks: Sequence[Task]) -> Mapping[str, Any]:

@@ -1,13 +1,16 @@
 """Task records and this replica's books of them: what is read from the store, and kept in step with it."""
 
 import contextlib
+import gc
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 from services.contracts.envelope import Origin
 from services.contracts.events import Event
+from services.contracts.ids import digest
 from services.contracts.problem import not_found
 from services.label_queue.book import Book, header
 from services.label_queue.gold import probe_key
@@ -17,6 +20,9 @@ from services.runtime.service import Service, transact
 from services.runtime.unit import Unit
 
 BULK = 1000  # records read at a time
+EAGER = 5000  # tasks that are read before they are worked with; more of them are read meanwhile
+MEANWHILE = 250  # read at a time then, so that nobody waits for long
+MANY = 100_000  # entries from which on the garbage collector is not to look at them again and again
 SEGMENTS_LOCK = "segments"
 
 Move = Callable[[Task, Unit], Task]
@@ -24,6 +30,16 @@ Move = Callable[[Task, Unit], Task]
 
 def task_key(name: str) -> str:
     return f"tsk:{name}"
+
+
+def hold_key(project: str, annotator: str) -> str:
+    """The record of what an annotator has claimed, so that the limit holds over all replicas, and of the gold seen."""
+    return f"hold:{project}:{digest(annotator)}"
+
+
+def people_key(project: str) -> str:
+    """The record of everybody who has ever claimed something."""
+    return f"people:{project}"
 
 
 def record_key(task: Task) -> str:
@@ -59,6 +75,14 @@ class Tasks:
         """Rebuild the books of all projects from the store; at start."""
         for document in self.service.projects.all():
             await self.book(document.name)
+        if sum(len(book.entries) for book in self._books.values()) >= MANY:
+            gc.collect()
+            gc.freeze()
+
+    async def read_on(self) -> None:
+        """Read some of the tasks that are only known from the segments; in the background."""
+        for book in self.books.values():
+            await self.reread(book, book.doubtful(MEANWHILE))
 
     async def book(self, project: str) -> Book:
         """The project's book, rebuilt from its segments when it is first asked for."""
@@ -158,7 +182,7 @@ class Tasks:
     async def flush(self) -> None:
         """Note in the segments which tasks are closed, so that the next start need not read them."""
         for project, book in self.books.items():
-            names = list(book.unnoted)[:BULK]
+            names = list(islice(book.unnoted, BULK))
             if not names:
                 continue
             await self._segments.ready(project)
@@ -170,3 +194,15 @@ class Tasks:
     async def _catch_up(self, project: str, book: Book) -> None:
         news = await self._segments.news(project)
         await self.reread(book, [entry[0] for entry in news if book.recall(entry)])
+        if len(book.unread) <= EAGER:
+            await self.reread(book, book.doubtful(EAGER))
+        elif news:
+            await self.reread(book, await self._held(project))
+
+    async def _held(self, project: str) -> list[str]:
+        """The tasks that somebody may have a lease on."""
+        state = self.service.state
+        people = (await state.get([people_key(project)])).get(people_key(project))
+        keys = [hold_key(project, name) for name in people.value["names"]] if people else []
+        holds = (await state.get(keys)).values()
+        return [name for hold in holds for name in hold.value["tasks"] if name not in hold.value.get("gold", ())]

@@ -1,41 +1,13 @@
 """What callers are shown of a task: annotators nothing that could sway them, reviewers all."""
 
-import csv
-import io
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 
-from services.contracts.projects import ProjectDocument
 from services.label_queue.book import Book
 from services.label_queue.schemas import Schema
-from services.label_queue.store import Tasks
 from services.label_queue.suggestions import suggestion
 from services.label_queue.tasks import OPEN, Answer, Reveal, State, Task
-
-BULK = 500  # tasks read at a time for an export
-
-COLUMNS = (
-    "sample_id",
-    "task_id",
-    "value",
-    "label_revision",
-    "split",
-    "origin",
-    "agreement",
-    "annotators",
-    "schema_version",
-    "is_audit",
-    "trigger",
-    "weight",
-    "model_version",
-    "predicted",
-    "uri",
-    "sha256",
-    "media_type",
-    "accepted_at",
-)
 
 
 def to_label(task: Task, schema: Schema, shown: Reveal) -> dict[str, Any]:
@@ -109,7 +81,10 @@ def plain(task: Task) -> dict[str, Any]:
 
 
 def stats(book: Book, active: str) -> dict[str, Any]:
-    """Counts by state; `asked` is every sample that was ever queued, `queued` what is free for somebody now."""
+    """Counts by state; `asked` is every sample that was ever queued, `queued` what is free for somebody now.
+
+    After a start with very many tasks, `unread` of them are counted as they were noted last, until they are read.
+    """
     by_class = {str(orjson.loads(label)): count for label, count in sorted(book.classes.items()) if count}
     return {
         "queued": book.states[State.QUEUED] + book.states[State.LABELED],
@@ -123,61 +98,7 @@ def stats(book: Book, active: str) -> dict[str, Any]:
         "asked": book.asked,
         "imported": book.imported,
         "gold": len(book.gold),
+        "unread": len(book.unread),
         "by_class": by_class,
         "model_version": active,
     }
-
-
-async def export(
-    tasks: Tasks, document: ProjectDocument, form: Literal["jsonl", "csv"], gold: bool
-) -> AsyncIterator[bytes]:
-    """Every accepted label, in the order of task ids, a bulk at a time; those of gold samples only if wanted."""
-    book = await tasks.book(document.name)
-    if form == "csv":
-        yield _csv([COLUMNS])
-    after: str | None = None
-    while True:
-        names, more = book.page([State.ACCEPTED], after, BULK)
-        rows = [
-            _row(task)
-            for task in await tasks.many(names)
-            if task.state == State.ACCEPTED and (gold or task.split != "gold")
-        ]
-        if rows and form == "csv":
-            yield _csv([[row[name] for name in COLUMNS] for row in rows])
-        elif rows:
-            yield b"".join(orjson.dumps(row) + b"\n" for row in rows)
-        if more is None:
-            return
-        after = more
-
-
-def _row(task: Task) -> dict[str, Any]:
-    content = task.content
-    facts = (
-        task.sample_id,
-        task.id,
-        task.value,
-        task.label_revision,
-        task.split,
-        task.origin,
-        task.agreement,
-        max(1, len(task.counted)),
-        task.schema_version,
-        task.is_audit,
-        task.trigger,
-        task.weight,
-        task.model_version,
-        task.prelabel.label if task.prelabel else None,
-        content.uri if content else None,
-        content.sha256 if content else None,
-        content.media_type if content else None,
-        task.changed_at.isoformat(),
-    )
-    return dict(zip(COLUMNS, facts, strict=True))
-
-
-def _csv(rows: Sequence[Sequence[Any]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
