@@ -17,10 +17,9 @@ from services.contracts.events import (
     TrainingStarted,
     TrainingSucceeded,
 )
-from services.retrain_trigger import model_routes, project_routes, run_routes
+from services.retrain_trigger import backend_routes, model_routes, project_routes, run_routes
 from services.retrain_trigger.backends import Backend
-from services.retrain_trigger.backends.kubernetes import KubernetesBackend
-from services.retrain_trigger.backends.local import LocalBackend
+from services.retrain_trigger.backends.choice import chosen
 from services.retrain_trigger.catalogue import Catalogue
 from services.retrain_trigger.flights import Flights
 from services.retrain_trigger.labels import TURN, Labels
@@ -37,7 +36,7 @@ def create(settings: RuntimeSettings, connect: Connect, backend: Backend | None 
     """The service and what it listens to; what a run does and says is in pipeline.py."""
     service = Service("retrain-trigger", settings, connect)
     own = RetrainTriggerSettings()
-    backend = backend or _backend(service, own)
+    backend = backend or chosen(service, own)
     catalogue = Catalogue(service)
     labels = Labels(service, backend.forget)
     registry = Registry(service)
@@ -66,10 +65,5 @@ def create(settings: RuntimeSettings, connect: Connect, backend: Backend | None 
     service.api.include_router(project_routes.routes(catalogue, flights))
     service.api.include_router(run_routes.routes(runs, flights))
     service.api.include_router(model_routes.routes(registry))
+    service.api.include_router(backend_routes.routes(runs, backend))
     return service
-
-
-def _backend(service: Service, own: RetrainTriggerSettings) -> Backend:
-    if own.backend == "kubernetes":
-        return KubernetesBackend(lambda: service.blobs, own)
-    return LocalBackend(lambda uri: service.blobs.get(uri), service.settings.state_dir, own)

@@ -250,6 +250,7 @@ def _new_run(
         "seconds": None,
         "error": None,
         "cancel": None,
+        "callbacks": [],
     }
 
 

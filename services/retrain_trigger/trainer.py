@@ -239,6 +239,11 @@ def _metrics(job: Job, candidate: _Model) -> dict[str, Any] | None:
     return compared(truth, new, _Model(job.champion).answers(job.evaluation), job.labels)
 
 
+def judged(job: Job, content: bytes, manifest: ModelManifest) -> dict[str, Any] | None:
+    """The metrics of any model beside the job's champion. Raises WrongArtefact and UnreadableSample."""
+    return _metrics(job, _Model.of(content, manifest))
+
+
 def _summary(metrics: dict[str, Any] | None) -> dict[str, Any]:
     return {} if metrics is None else {"accuracy": metrics["candidate"]["accuracy"]}
 
