@@ -1,7 +1,7 @@
 """A stand-in for an Azure ML workspace: below the real SDK, in the place of the network.
 
-It counts, and it answers as the REST API does for a command job (api-version 2025-01-01-preview): PUT, GET and cancel of
-/jobs/{name}. Nothing in it was recorded from Azure.
+It counts, and it answers as the REST API does for a command job (api-version 2025-01-01-preview): PUT, GET and cancel
+of /jobs/{name}. Nothing in it was recorded from Azure.
 """
 
 import json

@@ -11,6 +11,7 @@ from services.contracts.events import (
     ModelRolledBack,
     ProjectUpdated,
     SampleWithdrawn,
+    ScoresSummarised,
     TrainingCancelled,
     TrainingFailed,
     TrainingRequested,
@@ -23,6 +24,7 @@ from services.retrain_trigger.backends.choice import chosen
 from services.retrain_trigger.catalogue import Catalogue
 from services.retrain_trigger.flights import Flights
 from services.retrain_trigger.labels import TURN, Labels
+from services.retrain_trigger.marks import Noticing
 from services.retrain_trigger.pipeline import Pipeline
 from services.retrain_trigger.registry import Registry
 from services.retrain_trigger.runs import Runs
@@ -43,11 +45,13 @@ def create(settings: RuntimeSettings, connect: Connect, backend: Backend | None 
     runs = Runs(service, labels)
     pipeline = Pipeline(service, own, labels, registry, runs, backend)
     watch = Watch(service, labels, registry)
-    flights = Flights(service, own, labels, registry, runs, pipeline)
+    noticing = Noticing(service)
+    flights = Flights(service, own, labels, registry, runs, pipeline, noticing)
 
     service.on(LabelAccepted, serial=TURN)(labels.accept)
     service.on(LabelRetracted, serial=TURN)(labels.retract)
     service.on(SampleWithdrawn, serial=TURN)(labels.withdraw)
+    service.on(ScoresSummarised)(noticing.summarised)
     service.on(ModelLoaded)(registry.loaded)
     service.on(ModelLoadFailed, emits=[ModelRolledBack])(registry.load_failed)
     service.says(ProjectUpdated, TrainingRequested, TrainingStarted, TrainingSucceeded, TrainingFailed)
@@ -61,6 +65,8 @@ def create(settings: RuntimeSettings, connect: Connect, backend: Backend | None 
     service.every(own.check_seconds, flights.consider)
     service.every(own.tend_seconds, flights.tend)
     service.every(own.tend_seconds, watch.look)
+    service.every(own.tend_seconds, noticing.arrange)
+    service.on_job(noticing.called)
     service.every(own.refresh_seconds, labels.load)
     service.api.include_router(project_routes.routes(catalogue, flights))
     service.api.include_router(run_routes.routes(runs, flights))

@@ -13,6 +13,7 @@ from services.contracts.projects import ProjectDocument
 from services.retrain_trigger import snapshots
 from services.retrain_trigger.heads import HeadParams
 from services.retrain_trigger.labels import Labels
+from services.retrain_trigger.marks import answer
 from services.retrain_trigger.models import no_pointer, pointer_key
 from services.retrain_trigger.trigger import Flight
 from services.runtime.service import Service, transact
@@ -184,6 +185,7 @@ class Runs:
         await unit.get(run_key(run))
         unit.put(run_key(run), record, guard=True)
         unit.put(flight_key(project), {**flight, "run_id": run, "since": now, "restarts": 0}, guard=True)
+        await answer(unit, project)
         unit.put(snapshot_key(reference.id), _new_snapshot(manifest, reference, flight.get("snapshot"), now))
         requested = TrainingRequested(
             project=project,
