@@ -18,7 +18,7 @@ from services.cli.toolchain import NoRuntime, find_runtime
 from services.contracts.envelope import Origin, wrap
 from services.contracts.events import Event
 from services.runtime import telemetry
-from services.runtime.memory import MemoryBlobs, MemoryBus, MemoryPeers, MemoryState, SteppedClock
+from services.runtime.memory import MemoryBlobs, MemoryBus, MemoryJobs, MemoryPeers, MemoryState, SteppedClock
 from services.runtime.memory_workflows import MemoryWorkflows
 from services.runtime.ports import Ports
 from services.runtime.service import Service
@@ -102,7 +102,9 @@ async def started(
     """Run `create(settings, connect)` on memory ports; a second run on the same ports is a restart."""
     clock = SteppedClock(datetime(2026, 1, 1, tzinfo=UTC))
     known = MemoryPeers({"retrain-trigger": nobody, **(peers or {})})
-    ports = ports or Ports(MemoryState(clock), MemoryBus(), MemoryBlobs(), clock, known, MemoryWorkflows())
+    ports = ports or Ports(
+        MemoryState(clock), MemoryBus(), MemoryBlobs(), clock, known, MemoryWorkflows(), jobs=MemoryJobs()
+    )
 
     async def connect(_: RuntimeSettings) -> tuple[Ports, Callable[[], Any]]:
         async def close() -> None: ...
@@ -135,6 +137,7 @@ def ports() -> Ports:
         clock,
         MemoryPeers({"retrain-trigger": nobody}),
         MemoryWorkflows(),
+        jobs=MemoryJobs(),
     )
 
 

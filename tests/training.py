@@ -26,6 +26,7 @@ class Rehearsal:
     """A backend as anybody may write one: it makes the model it was told to make, when it is told to."""
 
     name = "rehearsal"
+    limit: float | None = None
 
     def __init__(self) -> None:
         self.works: dict[str, Work] = {}

@@ -524,6 +524,28 @@ class ModelLoadFailed(ModelStatus):
     type = "io.halfsure.model.load_failed.v1"
 
 
+class ScoresSummarised(Event):
+    """How sure a replica's model was of what came in since the last summary; only where a project asks for it."""
+
+    topic = "score-summary"
+    type = "io.halfsure.scores.summarised.v1"
+
+    model_version: str
+    site: str
+    instance: str
+    until: AwareDatetime
+    samples: int
+    confidence: Sequence[int]  # samples by the confidence of the most probable label, in bins of equal width over 0..1
+
+    @property
+    def key(self) -> str:
+        return f"{self.project}|{self.site}|{self.instance}|{self.model_version}|{self.until.isoformat()}"
+
+    @property
+    def subject(self) -> str:
+        return self.model_version
+
+
 class PolicyUpdated(Event):
     """A collection policy has a new version."""
 

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from services.contracts import cron
 from services.contracts.events import Content
 from services.contracts.manifest import InputSpec, Task
 
@@ -45,6 +46,14 @@ class SelectionPolicy(_Settings):
     seed: int = 0
 
 
+class DriftRule(_Settings):
+    """When what the model is asked about is not what it used to be: by its confidence, window against window."""
+
+    window: int = Field(default=500, ge=50, le=1_000_000, description="samples of the reference, and of each look")
+    psi: float = Field(default=0.2, gt=0, description="population stability index above which it counts as drift")
+    cooldown_seconds: float = Field(default=3600.0, ge=0, description="between two runs for drift")
+
+
 class TriggerRule(_Settings):
     """When a model is trained."""
 
@@ -56,8 +65,16 @@ class TriggerRule(_Settings):
     error_rate: float | None = Field(
         default=None, gt=0, lt=1, description="audit error, lower 95 % bound, that starts one"
     )
+    schedule: str | None = Field(default=None, description="cron (UTC), @daily, @every 6h: looks for new labels then")
+    drift: DriftRule | None = Field(default=None, description="a run when the scores of what comes in have changed")
+    debounce_seconds: float = Field(default=0.0, ge=0, description="quiet time that enough labels wait for, or for 2 n")
     min_per_class: int = Field(default=15, ge=0, description="accepted labels that every class needs first")
     cooldown_seconds: float = Field(default=0.0, ge=0)
+
+    @field_validator("schedule")
+    @classmethod
+    def _cron(cls, schedule: str | None) -> str | None:
+        return schedule and cron.checked(schedule)
 
 
 class GateRule(_Settings):

@@ -12,6 +12,7 @@ from services.contracts.events import (
     SampleScored,
     SampleScoringFailed,
     SampleWithdrawn,
+    ScoresSummarised,
 )
 from services.infer.predicting import Predictor
 from services.infer.rescoring import TURN, Rescoring
@@ -43,6 +44,8 @@ def create(settings: RuntimeSettings, connect: Connect) -> Service:
     service.every(0.2, serving.reconcile)
     service.every(0.2, rescoring.work)
     service.every(2.0, scoring.shadows.store)
+    service.every(1.0, scoring.summaries.say)
+    service.says(ScoresSummarised)
     service.check("models", serving.unready)
     service.api.include_router(routes(answering, rescoring))
     return service

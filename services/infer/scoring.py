@@ -25,6 +25,7 @@ from services.infer.batching import Failure, Piece, Predictions, predictions
 from services.infer.serving import Serving
 from services.infer.settings import InferSettings
 from services.infer.shadows import Shadows, compared
+from services.infer.summaries import Summaries
 from services.runtime.service import Service
 from services.runtime.unit import Unit
 
@@ -50,6 +51,7 @@ class Scoring:
         self._size = settings.batch
         self._readers = asyncio.Semaphore(settings.readers)
         self.shadows = Shadows(service)
+        self.summaries = Summaries(service)
 
     async def ingest(self, batch: Sequence[Message[SampleIngested]], unit: Unit) -> None:
         """Handler: one read, one model run for 64 samples, one blob, one transaction."""
@@ -87,6 +89,7 @@ class Scoring:
             key = done_key(loaded.project, verdict.sample_id, loaded.version)
             unit.put(key, done_record(verdict), guard=True)
             unit.emit(verdict, message, guard=key)
+        unit.then(lambda: self.summaries.note(loaded.project, loaded.version, verdicts))
         if claims and (shadow := self._serving.shelf(loaded.project).shadow) is not None:
             await self._beside(shadow, claims, pieces, verdicts, unit)
 

@@ -129,6 +129,7 @@ def count(entries: Mapping[str, Entry], labels: Sequence[str], salt: str, active
     per_class = Counter(dict.fromkeys(labels, 0))
     new, retracted, evaluation = 0, 0, 0
     oldest: datetime | None = None
+    newest: datetime | None = None
     for one in entries.values():
         retracted += one.state == "retracted" and one.snapshot is not None
         role = one.role(labels, salt, brought)
@@ -138,6 +139,7 @@ def count(entries: Mapping[str, Entry], labels: Sequence[str], salt: str, active
         if role != "none" and not one.pinned and one.snapshot is None:
             new += 1
             oldest = one.at if oldest is None else min(oldest, one.at)
+            newest = one.at if newest is None else max(newest, one.at)
     audited = audits(entries.values(), active)
     return Counters(
         new=new,
@@ -147,4 +149,5 @@ def count(entries: Mapping[str, Entry], labels: Sequence[str], salt: str, active
         audit_errors=audited.errors,
         audit_total=audited.total,
         oldest_new=oldest,
+        newest_new=newest,
     )

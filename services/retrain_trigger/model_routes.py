@@ -14,6 +14,7 @@ from services.contracts.ids import sha256
 from services.contracts.manifest import ModelManifest
 from services.contracts.problem import Problem, invalid
 from services.contracts.projects import ProjectDocument
+from services.retrain_trigger.loadable import unloadable
 from services.retrain_trigger.models import (
     acknowledged,
     compared,
@@ -221,24 +222,5 @@ async def _check(content: bytes, manifest: ModelManifest, document: ProjectDocum
         raise invalid("/manifest/task", "mismatch", f"The project's task is {document.task}.")
     if sorted(manifest.labels) != sorted(document.labels):
         raise invalid("/manifest/labels", "mismatch", f"The project's labels are {', '.join(document.labels)}.")
-    if fault := await asyncio.to_thread(_fault, content, manifest):
+    if fault := await asyncio.to_thread(unloadable, content, manifest):
         raise invalid("/artefact", "not-loadable", fault)
-
-
-def _fault(content: bytes, manifest: ModelManifest) -> str | None:
-    """Why onnxruntime cannot run this as the manifest says, None if it can."""
-    import numpy as np
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        sample = np.zeros((2, *manifest.input.sample_shape), np.float32)
-        outputs = session.run(list(manifest.outputs.names), {manifest.input.name: sample})
-    except Exception as error:  # onnxruntime's own exceptions share no base class below this one
-        return f"onnxruntime refuses it: {str(error)[:300]}"
-    shapes = dict(zip(manifest.outputs.names, (np.asarray(output).shape for output in outputs), strict=True))
-    if manifest.outputs.probabilities and shapes[manifest.outputs.probabilities] != (2, len(manifest.labels)):
-        return f"its probabilities have the shape {shapes[manifest.outputs.probabilities]} for two samples"
-    return None

@@ -1,6 +1,7 @@
 """What a run does, step by step: submit, follow, register, judge, end. Each step may be taken twice."""
 
 from collections.abc import Awaitable, Callable, Generator, Mapping
+from datetime import datetime
 from functools import wraps
 from typing import Any
 
@@ -113,11 +114,23 @@ class Pipeline:
             now = self.service.clock.now().isoformat()
             started = TrainingStarted(project=run["project"], run_id=run["run_id"], backend_job_id=run["job_id"])
             await self._move(run, "RUNNING", started, started_at=now)
+        if error := self._given_up(run):
+            await self.backend.cancel(run["job_id"])
+            return {"state": "failed", "error": error}
         job = await self.backend.poll(run["job_id"], self._settings.follow_seconds)
         if job.state == "lost":
             await self.backend.submit(await self._work(run))
             return {"state": "running"}
         return {"state": job.state, "error": job.error}
+
+    def _given_up(self, run: Mapping[str, Any]) -> str | None:
+        """Why a job is not waited for: whoever trains has said that it failed, or nothing for too long."""
+        if (said := run.get("callback")) and said["state"] == "failed":
+            return said["error"] or "the trainer says no more than that it failed"
+        if (limit := self.backend.limit) is None or not run["started_at"]:
+            return None
+        since = self.service.clock.now() - datetime.fromisoformat(run["started_at"])
+        return f"no outcome after {limit:g} s" if since.total_seconds() > limit else None
 
     async def register(self, order: Order) -> dict[str, Any]:
         """Take the model over from the backend, as a candidate."""

@@ -15,6 +15,7 @@ from services.retrain_trigger import snapshots
 from services.retrain_trigger.entries import Entry
 from services.retrain_trigger.heads import HeadParams
 from services.retrain_trigger.labels import Labels
+from services.retrain_trigger.marks import answer
 from services.retrain_trigger.models import no_pointer, pointer_key
 from services.retrain_trigger.trigger import Flight
 from services.runtime import tracing
@@ -195,6 +196,7 @@ class Runs:
         await unit.get(run_key(run))
         unit.put(run_key(run), record, guard=True, origin=Origin(tracing.current()))
         unit.put(flight_key(project), {**flight, "run_id": run, "since": now, "restarts": 0}, guard=True)
+        await answer(unit, project)
         unit.put(snapshot_key(reference.id), _new_snapshot(manifest, reference, flight.get("snapshot"), now))
         requested = TrainingRequested(
             project=project,
@@ -267,6 +269,7 @@ def _new_run(
         "seconds": None,
         "error": None,
         "cancel": None,
+        "callbacks": [],
     }
 
 

@@ -254,6 +254,11 @@ def _metrics(job: Job, candidate: _Model, temperature: float) -> dict[str, Any] 
     return metrics
 
 
+def judged(job: Job, content: bytes, manifest: ModelManifest) -> dict[str, Any] | None:
+    """The metrics of any model beside the job's champion. Raises WrongArtefact and UnreadableSample."""
+    return _metrics(job, _Model.of(content, manifest))
+
+
 def _summary(metrics: dict[str, Any] | None) -> dict[str, Any]:
     if metrics is None:
         return {}

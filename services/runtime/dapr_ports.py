@@ -19,6 +19,7 @@ from services.contracts.envelope import CONTENT_TYPE
 from services.runtime import tracing
 from services.runtime.blobs import AzureBlobs, blob_store
 from services.runtime.errors import Conflict, Unavailable
+from services.runtime.jobs import DaprJobs
 from services.runtime.memory import SystemClock
 from services.runtime.ports import CREATE, Entry, Op, Outgoing, Ports, Put
 from services.runtime.settings import RuntimeSettings
@@ -225,6 +226,7 @@ async def connect_dapr(settings: RuntimeSettings) -> tuple[Ports, Callable[[], A
         peers=peers,
         workflows=DaprWorkflows(),
         reasons={"blobs": blobs.reason} if isinstance(blobs, AzureBlobs) else {},
+        jobs=DaprJobs(client),
         bus=lambda name: DaprPublisher(client, name),
     )
 

@@ -27,8 +27,10 @@ log = structlog.get_logger()
 
 IDEMPOTENCY_TTL = 86_400  # seconds that an Idempotency-Key is remembered
 REPLAYABLE = 1 << 20  # bytes of an answer that is kept for replay
-SIDECAR_PATHS = ("/events/", "/sensors", "/job/", "/v1.0/")
-OPEN_PATHS = ("/healthz", "/readyz", "/events/{topic}", "/sensors")
+SIDECAR_PATHS = ("/events/", "/sensors", "/job/", "/hints/", "/v1.0/")
+# Without a token: the sidecar has another, and a trainer's callback is signed.
+OPEN_PATHS = ("/healthz", "/readyz", "/events/{topic}", "/sensors", "/job/{name}", "/hints/azureml")
+OPEN_PATHS += ("/v1/runs/{run}:callback",)
 MOST_ERRORS = 50  # that one answer lists
 LONGEST_DETAIL = 1000  # characters
 

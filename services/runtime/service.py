@@ -22,7 +22,7 @@ from services.runtime.errors import Conflict, Retry
 from services.runtime.heartbeat import heartbeat
 from services.runtime.inbox import Handler, Inbox, Subscription
 from services.runtime.outbox import FULL, Outbox
-from services.runtime.ports import Blobs, Clock, Peers, Ports, Publisher, State
+from services.runtime.ports import Blobs, Clock, Jobs, Peers, Ports, Publisher, State
 from services.runtime.projects import Projects
 from services.runtime.settings import RuntimeSettings
 from services.runtime.unit import Unit
@@ -112,6 +112,12 @@ class Service:
         return self._bound.workflows
 
     @property
+    def jobs(self) -> Jobs:
+        if self._bound.jobs is None:
+            raise RuntimeError(f"{self.app_id} has no scheduler")
+        return self._bound.jobs
+
+    @property
     def outbox(self) -> Outbox:
         return self.outboxes[MAIN]
 
@@ -178,6 +184,10 @@ class Service:
     def every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         """Run `work` again and again while the service runs; a failure is logged and tried again."""
         self._loops.append((seconds, work))
+
+    def on_job(self, work: Callable[[str], Awaitable[None]]) -> None:
+        """Have `work` take the scheduler's calls, by the job's name; a call may come twice."""
+        delivery.job_route(self, work)
 
     def on_start(self, work: Callable[[], Awaitable[None]]) -> None:
         self._starts.append(work)

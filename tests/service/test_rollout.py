@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 from conftest import Running, started, wait_until
 from inferring import inferring, model, samples, serve
-from worlds import png
+from worlds import png, project
 
 from services.contracts.events import (
     Content,
     ModelActivated,
     ModelRegistered,
     ModelRolledBack,
+    ProjectUpdated,
     SampleScored,
+    ScoresSummarised,
 )
 from services.infer.app import create
 from services.infer.rollout import chosen
@@ -150,3 +152,26 @@ async def test_every_replica_is_of_one_mind_about_a_sample(tmp_path: Path, ports
             answer = (await replica.call("POST", "/v1/predict", json=body)).json()
             sides.append([row["model_version"] for row in answer["predictions"]])
         assert sides[0] == sides[1]
+
+
+async def test_a_watched_projects_scores_are_summarised_and_no_others(tmp_path: Path) -> None:
+    async with inferring(tmp_path) as running:
+        await serve(running, await model(running))
+        await running.deliver_batch(await samples(running, [png(shade, 1) for shade in range(0, 80, 2)]))
+        running.clock.step(60)
+        document = (await project(running.blobs, revision=2)).document
+        changed = {**document, "trigger": {"drift": {"window": 100}}}
+        await running.deliver(ProjectUpdated(project="default", revision=2, document=changed))
+        await running.published()
+        await running.deliver_batch(await samples(running, [png(shade, 2) for shade in range(0, 80, 2)]))
+        said: list = []
+
+        async def told() -> bool:
+            running.clock.step(31)
+            said.extend(await running.data(ScoresSummarised))
+            return bool(said)
+
+        await wait_until(told)
+        assert said[0]["model_version"] == "mdl_1"
+        assert said[0]["samples"] == sum(said[0]["confidence"]) == 40
+        assert len(said[0]["confidence"]) == 20

@@ -10,15 +10,12 @@ import orjson
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from services.retrain_trigger.backends import JobRefused
 from services.runtime.errors import Unavailable
 
 JOBS = "apis/batch/v1"
 CORE = "api/v1"
 Object = dict[str, Any]
-
-
-class JobRefused(Exception):
-    """The cluster will never take this Job."""
 
 
 class ClusterSettings(BaseSettings):

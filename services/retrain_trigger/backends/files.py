@@ -39,7 +39,7 @@ def write_job(job: Mapping[str, Any], folder: Path) -> Path:
     path = folder / "job.json"
     folder.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.draft")
-    draft.write_bytes(orjson.dumps({**job, "out_dir": str(folder)}))
+    draft.write_bytes(orjson.dumps({"out_dir": str(folder), **job}))
     draft.replace(path)
     return path
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import structlog
 
-from services.retrain_trigger.backends import Job, Outcome, Work, files
-from services.retrain_trigger.backends.cluster import Cluster, JobRefused, Object
+from services.retrain_trigger.backends import Job, JobRefused, Outcome, Work, files
+from services.retrain_trigger.backends.cluster import Cluster, Object
 from services.retrain_trigger.backends.exchange import Exchange, record_uri
 from services.retrain_trigger.settings import RetrainTriggerSettings
 from services.runtime.ports import Blobs
@@ -25,6 +25,7 @@ class KubernetesBackend:
     """Jobs in the namespace of this pod."""
 
     name = "kubernetes"
+    limit = None
 
     def __init__(
         self, blobs: Callable[[], Blobs], settings: RetrainTriggerSettings, cluster: Cluster | None = None

@@ -34,6 +34,7 @@ class LocalBackend:
     """The trainer as a process that dies with this one; a result on disk outlives both."""
 
     name = "local"
+    limit = None
 
     def __init__(
         self, fetch: Callable[[str], Awaitable[bytes]], folder: Path, settings: RetrainTriggerSettings
@@ -117,10 +118,13 @@ class LocalBackend:
             return Job("failed", f"the trainer ended with exit code {code}: {files.last_lines(files.said(folder))}")
 
     async def _train(self, job: Path) -> int | str:
-        """Exit code of one attempt, or `timeout`; the process is gone afterwards, whatever happens."""
-        process = await self._child()
+        """Exit code of one attempt, or `timeout`."""
+        return await self._follow(await self._child(), job)
+
+    async def _follow(self, process: asyncio.subprocess.Process, job: Path, task: str = "train") -> int | str:
+        """Exit code of a child that is told its job, or `timeout`; it is gone afterwards, whatever happens."""
         try:
-            await _tell(process, job)
+            await _tell(process, f"{task} {job}")
             async with asyncio.timeout(self._settings.training_timeout):
                 return await process.wait()
         except TimeoutError:
@@ -133,9 +137,13 @@ class LocalBackend:
         spare, self._spare = self._spare, None
         if spare is not None and spare.returncode is None:
             return spare
+        return await self._started()
+
+    async def _started(self, *command: str) -> asyncio.subprocess.Process:
+        """A child for one job: the trainer, or another command."""
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "services.retrain_trigger.backends.child"),
-            *(str(os.getpid()), str(self._settings.niceness)),
+            *(str(os.getpid()), str(self._settings.niceness), *command),
             stdin=asyncio.subprocess.PIPE,
             start_new_session=True,
         )
@@ -163,11 +171,11 @@ class LocalBackend:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _tell(process: asyncio.subprocess.Process, job: Path) -> None:
-    """Hand the child its job; one that has died shows it by its exit code."""
+async def _tell(process: asyncio.subprocess.Process, what: str) -> None:
+    """Hand the child its task; one that has died shows it by its exit code."""
     if process.stdin is not None:
         with contextlib.suppress(ConnectionError):
-            process.stdin.write(f"{job}\n".encode())
+            process.stdin.write(f"{what}\n".encode())
             await process.stdin.drain()
             process.stdin.close()
 
