@@ -148,9 +148,7 @@ def test_the_loop_closes_while_pods_of_every_kind_are_deleted(
     # One training lost its pod, and another its Job: both came to their end, in a pod that came later.
     assert interrupted.keys() == {"pod", "job"}, interrupted
     jobs = {job["metadata"]["name"]: job["status"] for job in cluster.get("jobs")}
-    print(
-        f"interrupted: {interrupted}; Jobs: { {name: (s.get('succeeded'), s.get('failed')) for name, s in jobs.items()} }"
-    )
+    print(f"interrupted: {interrupted}; Jobs: {jobs}")
     assert final["runs"] == {"SUCCEEDED": len(jobs)}
     assert all(status.get("succeeded") == 1 for status in jobs.values())
     assert jobs[interrupted["pod"]]["failed"] >= 1
