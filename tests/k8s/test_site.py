@@ -20,7 +20,7 @@ from services.cli.backing import NoBacking, find_mosquitto, need_proton, service
 from services.cli.commands.k8s import cluster_secrets
 from services.cli.kustomize import render_text
 
-pytestmark = [pytest.mark.k8s, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.k8s, pytest.mark.timeout(900)]
 
 NAMESPACE = "halfsure-site"
 SITE = "edge-1"
@@ -78,7 +78,7 @@ def test_a_site_is_ready_with_its_uplink(
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=text)
     try:
         listed = ("-n", NAMESPACE, "get", "pods")
-        until(lambda: ready(cluster, NAMESPACE), 240, lambda: cluster.kubectl(*listed, check=False))
+        until(lambda: ready(cluster, NAMESPACE), 400, lambda: cluster.kubectl(*listed, check=False))
         pods = cluster.get("pods", "-l", "app.kubernetes.io/part-of=halfsure", namespace=NAMESPACE)
         names = {pod["metadata"]["labels"]["app.kubernetes.io/name"] for pod in pods}
         assert names == {"ingest", "infer", "select-uncertain", "uplink"}

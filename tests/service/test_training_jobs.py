@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import io
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -26,6 +27,7 @@ from services.retrain_trigger.backends import BadOutcome, ModelSource, PoolSampl
 from services.retrain_trigger.backends.cluster import JobRefused
 from services.retrain_trigger.backends.exchange import Exchange, record_uri
 from services.retrain_trigger.backends.kubernetes import KubernetesBackend, job_name
+from services.retrain_trigger.backends.remote import carry_out
 from services.retrain_trigger.extractors import image_extractor
 from services.retrain_trigger.settings import RetrainTriggerSettings
 from services.retrain_trigger.snapshots import Manifest, Row, evaluation_sha256
@@ -115,11 +117,10 @@ async def test_work_from_a_uri_becomes_a_model_and_a_record(tmp_path: Path, blob
     left = await asyncio.to_thread(lambda: list(tmp_path.glob("halfsure-*")))
     assert left == [], "copies of contents are gone with the work"
 
-    again = await asyncio.to_thread(remote, tmp_path, uri, to)
-    assert again.returncode == 0
-    assert "done already" in again.stdout
-    other = await asyncio.to_thread(remote, tmp_path, uri, "blob:runs/other/record.json")
-    assert other.returncode == 0
+    (tmp_path / "scratch").mkdir()
+    assert await carry_out(uri, to, blobs, tmp_path / "scratch") == 0
+    assert os.listdir(tmp_path / "scratch") == [], "it was done already"
+    assert await carry_out(uri, "blob:runs/other/record.json", blobs, tmp_path / "scratch") == 0
     assert (await exchange.outcome("blob:runs/other/record.json")).model == outcome.model
 
 
@@ -131,9 +132,9 @@ async def test_what_can_never_be_trained_leaves_a_record_that_says_why(
     poor = dataclasses.replace(work, snapshot=work.snapshot.model_copy(update={"train": one_class}))
     gone = dataclasses.replace(work, run_id="run_gone")
     poor_uri, gone_uri = await exchange.give(poor), await exchange.give(gone)
-    assert (await asyncio.to_thread(remote, tmp_path, poor_uri, record_uri(RUN))).returncode == 0
+    assert await carry_out(poor_uri, record_uri(RUN), blobs, tmp_path) == 0
     await blobs.delete(work.snapshot.train[0].content.uri)
-    assert (await asyncio.to_thread(remote, tmp_path, gone_uri, record_uri("run_gone"))).returncode == 0
+    assert await carry_out(gone_uri, record_uri("run_gone"), blobs, tmp_path / "other") == 0
     for run, code in ((RUN, "not-trainable"), ("run_gone", "content-gone")):
         record = await exchange.record(record_uri(run))
         assert record is not None
@@ -143,21 +144,19 @@ async def test_what_can_never_be_trained_leaves_a_record_that_says_why(
             await exchange.outcome(record_uri(run))
 
 
-@pytest.mark.parametrize("content", [None, b"{}", b"no json"])
-async def test_work_that_cannot_be_read_is_told_by_the_exit_code(
-    tmp_path: Path, blobs: FolderBlobs, content: bytes | None
-) -> None:
-    if content is not None:
-        await blobs.put("work.json", content)
+async def test_work_that_cannot_be_read_is_told_by_the_exit_code(tmp_path: Path, blobs: FolderBlobs) -> None:
     done = await asyncio.to_thread(remote, tmp_path, "blob:work.json", record_uri(RUN))
     assert done.returncode == 2
     assert "cannot be read" in done.stdout
+    for number, content in enumerate((b"{}", b"no json")):
+        uri = await blobs.put(f"work-{number}.json", content)
+        assert await carry_out(uri, record_uri(RUN), blobs, tmp_path) == 2
     assert await Exchange(lambda: blobs).record(record_uri(RUN)) is None
 
 
 async def test_an_outcome_that_was_tampered_with_is_refused(tmp_path: Path, blobs: FolderBlobs, work: Work) -> None:
     exchange = Exchange(lambda: blobs)
-    await asyncio.to_thread(remote, tmp_path, await exchange.give(work), record_uri(RUN))
+    await carry_out(await exchange.give(work), record_uri(RUN), blobs, tmp_path / "scratch")
     record = await exchange.record(record_uri(RUN))
     assert record is not None
     assert record.model is not None
