@@ -41,7 +41,7 @@ class Cluster:
         home = Path(os.environ.get("CLUSTER_HOME", Path.home() / ".cache/one-node-cluster"))
         reach = (f"PATH={home / 'bin'}:{os.environ['PATH']}", f"KUBECONFIG={home / 'kubeconfig'}")
         pid = (home / "pid").read_text().strip()
-        return ["nsenter", "--target", pid, "--net", "--wdns=.", "env", *reach, *command]
+        return ["nsenter", "--target", pid, "--net", "env", *reach, *command]
 
     def start(self, *arguments: str, stdin: Any = None) -> "subprocess.Popen[str]":
         """kubectl in the background, its output line by line."""

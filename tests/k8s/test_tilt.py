@@ -59,12 +59,12 @@ class Tilt:
             build = f"{cluster.tool} image . -f deploy/Dockerfile -t $EXPECTED_REF --timestamp 0"
             self._environment["HALFSURE_IMAGE_BUILD"] = f"{build} --build-arg SERVICE=$SERVICE"
 
-    def start(self, *words: str) -> "subprocess.Popen[str]":
+    def start(self, *words: str, to: Any = subprocess.PIPE) -> "subprocess.Popen[str]":
         return subprocess.Popen(
             self._cluster.beside(str(self._binary), *words),
             cwd=self._folder,
             env=self._environment,
-            stdout=subprocess.PIPE,
+            stdout=to,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
@@ -114,10 +114,11 @@ def test_a_change_of_code_is_live_within_seconds(
     def pods() -> set[str]:
         return {pod["metadata"]["uid"] for pod in cluster.get("pods", "-l", "app.kubernetes.io/name=ingest")}
 
-    up = tilt.start("up", "--stream", "--port", str(PORT), "--", "--on", "cluster")
+    log = (copy.parent / "tilt-up.log").open("w")
+    up = tilt.start("up", "--stream", "--port", str(PORT), "--", "--on", "cluster", to=log)
     try:
         wait = ("wait", "--port", str(PORT), "--timeout", "5s", "--for=condition=Ready", "uiresource/ingest")
-        until(lambda: tilt.run(*wait)[0] == 0, 500, lambda: "ingest is not ready in Tilt")
+        until(lambda: tilt.run(*wait)[0] == 0, 500, lambda: Path(log.name).read_text()[-4000:])
         until(lambda: len(pods()) == 1, 60, lambda: f"pods of ingest: {pods()}")
         before = pods()
         app = copy / "services" / "ingest" / "app.py"
@@ -130,6 +131,7 @@ def test_a_change_of_code_is_live_within_seconds(
         app.write_text(text)
     finally:
         end(up)
+        log.close()
     print(f"live after {seconds:.1f} s: {said.strip()}")
     report["tilt_live_seconds"] = round(seconds, 1)
     assert pods() == before, "the pod is the same: code was put into it"
