@@ -418,3 +418,10 @@ def test_one_command_applies_a_profile(overlays: dict[str, Objects]) -> None:
     for name, objects in overlays.items():
         assert f"| `{name}` |" in readme
         assert {"Namespace", "Deployment", "Component", "Subscription"} <= {each["kind"] for each in objects}
+
+
+def test_what_tilt_applies_is_in_order_and_trains_the_code_that_changed() -> None:
+    objects = render(ROOT / "tilt" / "overlay")
+    assert faults(objects, ROOT / SCHEMAS) == []
+    [container] = one(objects, "Deployment", "halfsure-retrain-trigger")["spec"]["template"]["spec"]["containers"]
+    assert {"name": "HALFSURE_RETRAIN_TRIGGER_BACKEND", "value": "local"} in container["env"]

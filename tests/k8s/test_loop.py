@@ -114,6 +114,17 @@ def test_services_read_from_each_other_and_do_no_more(cluster: Cluster, loop: st
     assert said.split() == ["200", "403", "403", "403"]
 
 
+def test_one_image_can_train_and_says_how(cluster: Cluster, loop: str) -> None:
+    """The image of the Jobs has the trainer and its entry point; the others have neither."""
+    program = "from importlib.util import find_spec as f; print(*(bool(f(n)) for n in ('sklearn', 'skl2onnx')))"
+    for app_id in ("ingest", "infer", "select-uncertain", "label-queue", "retrain-trigger"):
+        inside = ("-n", loop, "exec", f"deploy/halfsure-{app_id}", "-c", "service", "--", "python")
+        trains = app_id == "retrain-trigger"
+        assert cluster.kubectl(*inside, "-c", program).split() == [str(trains)] * 2, app_id
+        asked = cluster.kubectl(*inside, "-m", "services.retrain_trigger.backends.remote", "--help", check=False)
+        assert ("WORK_URI" in asked) == trains, app_id
+
+
 def delete(cluster: Cluster, victim: str) -> None:
     select = ("-l", f"app.kubernetes.io/name={victim}") if victim != "all" else ("-l", "app.kubernetes.io/name")
     pods = cluster.kubectl("-n", "halfsure", "get", "pods", *select, "-o", "name").split()
