@@ -73,6 +73,9 @@ def test_a_site_is_ready_with_its_uplink(
     cluster.kubectl("create", "namespace", NAMESPACE)
     cluster.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": secrets}))
     cluster.volumes(NAMESPACE)
+    # The loop, when it runs here too, makes room: two cores hold its requests and these, with one replica of each.
+    for one in cluster.get("deployments"):
+        cluster.kubectl("-n", "halfsure", "scale", f"deploy/{one['metadata']['name']}", "--replicas=1")
     # Kustomize does not know that access control names the namespace too.
     text = render_text(folder).replace("namespace: halfsure\n", f"namespace: {NAMESPACE}\n")
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=text)

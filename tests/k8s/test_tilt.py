@@ -54,7 +54,9 @@ class Tilt:
 
     def __init__(self, cluster: Cluster, binary: Path, folder: Path) -> None:
         self._cluster, self._binary, self._folder = cluster, binary, folder
-        self._environment = {**os.environ, "TILT_DISABLE_ANALYTICS": "1"}
+        # Whoever runs these tests has chosen the context; Tilt does not know that it is no production.
+        context = cluster.kubectl("config", "current-context").strip()
+        self._environment = {**os.environ, "TILT_DISABLE_ANALYTICS": "1", "HALFSURE_K8S_CONTEXT": context}
         if cluster.tool:
             build = f"{cluster.tool} image . -f deploy/Dockerfile -t $EXPECTED_REF --timestamp 0"
             self._environment["HALFSURE_IMAGE_BUILD"] = f"{build} --build-arg SERVICE=$SERVICE"
