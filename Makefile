@@ -109,9 +109,12 @@ lock: ## Pin all packages anew, with hashes and no download addresses
 	  --generate-hashes --no-emit-index-url --no-annotate --upgrade --quiet \
 	  --custom-compile-command "make lock" --output-file requirements/bench.txt
 	@# What goes into each service's image: a part of the same lock, never another version.
+	@# What goes into each service's image: a part of the same lock, never another version. Images take wheels alone, but
+	@# for what the device SDK of uplink needs: its paho-mqtt exists as source (pure Python) only.
 	@for service in $(SERVICES); do echo "requirements/$$service.txt"; \
 	  uv pip compile pyproject.toml --universal --python-version 3.11 --extra $$service --extra azure --extra otel \
 	    --constraint $(LOCK) --generate-hashes --no-emit-index-url --no-annotate --quiet \
+	    $$([ $$service != uplink ] || echo "--no-binary paho-mqtt --emit-build-options") \
 	    --custom-compile-command "make lock" --output-file requirements/$$service.txt || exit 1; done
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra ingest --extra sources --extra azure \
 	  --constraint $(LOCK) --generate-hashes --no-emit-index-url --no-annotate --quiet \
