@@ -138,6 +138,7 @@ class Registry:
                 unit.put(model_key(version), {**record, "gate": dict(gate)}, guard=True)
             if served:
                 return
+            record = {**record, "gate": record["gate"] or dict(gate)}
             self.activate(unit, record, pointer, reason="; ".join(gate.get("reasons", ())) or "promoted")
 
         await transact(self.service, work)
@@ -228,6 +229,7 @@ class Registry:
             previous=pointer["version"],
             rollout={"share": share},
             reason=reason,
+            gate=record["gate"] or {},
             **_files(record),
         )
         unit.emit(event, guard=pointer_key(project))

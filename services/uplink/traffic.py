@@ -13,13 +13,15 @@ from services.contracts.events import (
     ModelRejected,
     ModelRolledBack,
     ProjectUpdated,
+    SampleEvicted,
+    SampleReranked,
     SampleSelected,
     SampleWithdrawn,
     TaskSkipped,
 )
 from services.contracts.projects import ProjectDocument
 
-UP: tuple[type[Event], ...] = (SampleSelected, SampleWithdrawn, ModelLoaded, ModelLoadFailed)
+UP: tuple[type[Event], ...] = (SampleSelected, SampleReranked, SampleEvicted, SampleWithdrawn, ModelLoaded, ModelLoadFailed)
 """A sample leaves the site when it is asked about, and never otherwise."""
 
 DOWN: tuple[type[Event], ...] = (
