@@ -21,7 +21,14 @@ from services.contracts.events import (
 )
 from services.contracts.projects import ProjectDocument
 
-UP: tuple[type[Event], ...] = (SampleSelected, SampleReranked, SampleEvicted, SampleWithdrawn, ModelLoaded, ModelLoadFailed)
+UP: tuple[type[Event], ...] = (
+    SampleSelected,
+    SampleReranked,
+    SampleEvicted,
+    SampleWithdrawn,
+    ModelLoaded,
+    ModelLoadFailed,
+)
 """A sample leaves the site when it is asked about, and never otherwise."""
 
 DOWN: tuple[type[Event], ...] = (
