@@ -1,8 +1,9 @@
 """REST of select-uncertain: policies, rounds, candidates, decisions, statistics."""
 
-from bisect import bisect_right
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from fastapi import APIRouter, Header, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,6 +16,7 @@ from services.select_uncertain.asking import Asking
 from services.select_uncertain.policies import check_strategies
 from services.select_uncertain.rounds import why_wait
 from services.select_uncertain.rules import Tree
+from services.select_uncertain.stream import TopK
 from services.select_uncertain.trial import PolicyTest, tried
 
 PolicyId = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
@@ -103,9 +105,11 @@ def _read_routes(router: APIRouter, asking: Asking) -> None:
         cursor: str | None = None,
     ) -> dict[str, Any]:
         await asking.service.projects.need(project)
-        ready = asking.candidates.pool(project).in_state("CANDIDATE")
-        rows = [{"sample_id": c.sample_id, "score": stats.margin(c.probabilities), "version": c.version} for c in ready]
-        return http.page(*_page(rows, sort, limit, http.read_cursor(cursor)))
+        waiting = {c.sample_id: c for c in asking.candidates.pool(project).in_state("CANDIDATE")}
+        score = {name: stats.margin(c.probabilities) for name, c in waiting.items()}
+        names, more = _page(score, sort, limit, http.read_cursor(cursor))
+        rows = [{"sample_id": name, "score": score[name], "version": waiting[name].version} for name in names]
+        return http.page(rows, more)
 
     @router.get("/v1/decisions/{sample_id}", dependencies=[needs("viewer")])
     async def decision(sample_id: str, project: Project) -> dict[str, Any]:
@@ -127,18 +131,20 @@ def _read_routes(router: APIRouter, asking: Asking) -> None:
 
 
 def _page(
-    rows: list[dict[str, Any]], sort: Literal["score", "id"], limit: int, cursor: str | None
-) -> tuple[list[dict[str, Any]], str | None]:
-    """Rows behind the cursor, the place of a row in the order: it holds when the row has gone meanwhile."""
-
-    def place(row: dict[str, Any]) -> tuple[float, str]:
-        return (-row["score"] if sort == "score" else 0.0), row["sample_id"]
-
-    rows.sort(key=place)
+    score: Mapping[str, float], sort: Literal["score", "id"], limit: int, cursor: str | None
+) -> tuple[list[str], str | None]:
+    """Samples behind the cursor, the place of one in the order: it holds when the sample has gone meanwhile."""
+    last, after = _place(cursor) if cursor is not None else (np.inf, "")
+    names = np.array(sorted(score), dtype=np.str_)
+    values = np.array([score[name] for name in names]) if sort == "score" else np.zeros(len(names))
     if cursor is not None:
-        rows = rows[bisect_right(rows, _place(cursor), key=place) :]
-    more = "{!r} {}".format(*place(rows[limit - 1])) if len(rows) > limit else None
-    return rows[:limit], more
+        behind = (values < last) | ((values == last) & (names > after))
+        names, values = names[behind], values[behind]
+    top = TopK(limit + 1)
+    top.push(values, names)
+    found = top.best()
+    more = "{1!r} {0}".format(*found[limit - 1]) if len(found) > limit else None
+    return [name for name, _ in found[:limit]], more
 
 
 def _place(cursor: str) -> tuple[float, str]:

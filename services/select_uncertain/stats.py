@@ -50,11 +50,13 @@ async def of_policy(
         "rejected": tally["rejected"],
         "unknown": tally["unknown"],
     }
+    decided = pool.candidates.values()
     confident = sum(c.version == pool.active and _sure(c, policy) for c in pool.candidates.values())
     audit = pool.audited("audit")
+    asked = sum(c.trigger == "audit" and (c.decision or {}).get("model_version") == pool.active for c in decided)
     return {
         "policies": policies,
-        "audit": {**audit.told(), "model_version": pool.active, "confident": confident},
+        "audit": {**audit.told(), "model_version": pool.active, "asked": asked, "confident": confident},
         "control": {**pool.audited("control").told(), "model_version": pool.active},
         "stopping": stop_verdict(pool, policy),
     }

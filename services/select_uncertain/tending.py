@@ -57,6 +57,9 @@ class Tending:
                     if result.value < 1:
                         REJECTED.labels(pool.project, policy.id, name).inc()
             known[candidate.sample_id] = pool.candidates[candidate.sample_id]
+        if len(known) > len(waiting) + PART:
+            there = {candidate.sample_id for candidate in waiting}
+            self._judged[pool.project] = (self._judged[pool.project][0], {s: c for s, c in known.items() if s in there})
 
     async def _move(
         self, unit: Unit, pool: ProjectPool, policy: SelectionPolicy, moves: list[Candidate], never: set[str]
