@@ -471,7 +471,9 @@ async def test_the_candidates_come_in_pages_by_score_and_by_name(tmp_path: Path)
             cursor = None
             while cursor is not None or not found:
                 more = {"cursor": cursor} if cursor else {}
-                page = await running.call("GET", "/v1/candidates", params={"project": "p", "sort": sort, "limit": 10, **more})
+                page = await running.call(
+                    "GET", "/v1/candidates", params={"project": "p", "sort": sort, "limit": 10, **more}
+                )
                 found += [row["sample_id"] for row in page.json()["items"]]
                 cursor = page.json()["cursor"]
             assert found == expected
