@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -24,6 +24,8 @@ from services.select_uncertain.tending import Tending
 log = structlog.get_logger()
 
 PART = 500  # ids in one request to score again
+LOOK_AGAIN = timedelta(seconds=1)
+EMPTY_PAUSE = timedelta(seconds=10)  # after a round in which nothing found room, if nothing changes
 RESCORE_PATIENCE = 15.0  # seconds after which what is not scored yet is asked for again
 
 
@@ -35,6 +37,7 @@ class Asking:
         self.candidates = candidates
         self.policies = policies
         self.tending = Tending(service, candidates)
+        self._waits: dict[str, tuple[tuple[Any, ...], datetime]] = {}
 
     async def tick(self) -> None:
         """Open the rounds that may open, and ask again for scores that are late."""
@@ -43,8 +46,30 @@ class Asking:
                 await self._request_scores(project.name)
                 policy = await self.policies.current(project.name)
                 await self.tending.tend(project.name, policy)
-                if why_wait(self.candidates.pool(project.name), project, policy, self.service.clock.now()) is None:
-                    await self._open_round(project, policy)
+                if self._may_open(project, policy):
+                    record = await self._open_round(project, policy)
+                    if not record["picks"]:
+                        self._waits[project.name] = (
+                            self._look(project, policy),
+                            self.service.clock.now() + EMPTY_PAUSE,
+                        )
+
+    def _may_open(self, project: ProjectDocument, policy: SelectionPolicy) -> bool:
+        """Whether a round may open. Rules are asked again when something has changed, else once in a while only."""
+        now, what = self.service.clock.now(), self._look(project, policy)
+        before = self._waits.get(project.name)
+        if before and before[0] == what and now - before[1] < LOOK_AGAIN:
+            return False
+        if why_wait(self.candidates.pool(project.name), project, policy, now) is None:
+            return True
+        if policy.where:
+            self._waits[project.name] = (what, now)
+        return False
+
+    def _look(self, project: ProjectDocument, policy: SelectionPolicy) -> tuple[Any, ...]:
+        """What decides whether a round may open, but for the time."""
+        pool = self.candidates.pool(project.name)
+        return (pool.revision, pool.epoch, pool.judged, policy.id, policy.version, project.revision)
 
     async def open_round(
         self, project: ProjectDocument, policy: SelectionPolicy, budget: int | None, dry_run: bool
@@ -78,6 +103,8 @@ class Asking:
             record = _round_record(project, policy, pool, number, seed, filled, now)
             if dry_run:
                 return {**record, "dry_run": True}
+            if not filled.choices:
+                return record  # nothing is asked, so there is no round
             await unit.get_many(cand_key(name, choice.candidate.sample_id) for choice in filled.choices)
             for choice in filled.choices:
                 await self._select(unit, name, choice, policy, record)

@@ -124,7 +124,8 @@ class ProjectPool:
     leaving: dict[str, tuple[datetime, int]] = field(default_factory=dict)  # those asked to give way: when, how often
     _vectors: dict[str, np.ndarray] = field(default_factory=dict)
     _tree: Tree = field(default_factory=lambda: Tree(None))
-    _settled: dict[str, tuple[Candidate, str, list[int | None]]] = field(default_factory=dict)
+    _settled: dict[str, tuple[Candidate, str, list[int | None], bool]] = field(default_factory=dict)
+    revision: int = 0  # grows with every change of a sample
 
     def put(self, candidate: Candidate, now: datetime) -> None:
         known = self.candidates.get(candidate.sample_id)
@@ -132,6 +133,7 @@ class ProjectPool:
             self._vectors.pop(candidate.sample_id, None)
             self.changed_at = now
         self.candidates[candidate.sample_id] = candidate
+        self.revision += 1
         if candidate.state != "SELECTED":
             self.leased.discard(candidate.sample_id)
             self.leaving.pop(candidate.sample_id, None)
@@ -170,8 +172,11 @@ class ProjectPool:
             return True
         known = self._settled.get(candidate.sample_id)
         if known is None or known[0] is not candidate or known[1] != self.active:
-            known = (candidate, self.active, tree.settled(candidate.facts(self.active)))
+            settled = tree.settled(candidate.facts(self.active))
+            known = (candidate, self.active, settled, tree.passes(settled, lambda: candidate.facts(self.active), None))
             self._settled[candidate.sample_id] = known
+        if room is None or (tree.rises and not known[3]):
+            return known[3]
         return tree.passes(known[2], lambda: candidate.facts(self.active), room)
 
     def audited(self, trigger: str) -> Estimate:

@@ -101,7 +101,7 @@ class Tree:
         self.rule = rule
         self.leaves: tuple[tuple[str, Leaf], ...] = tuple(leaves(rule)) if rule else ()
         self.counts = any(isinstance(leaf, LEDGER) for _, leaf in self.leaves)
-        self._rises = rule is None or not _negates(rule)
+        self.rises = rule is None or not _negates(rule)  # no leaf that turns false can make it true
         self.streams = {stream_flag(leaf): leaf for _, leaf in self.leaves if isinstance(leaf, StreamShare)}
 
     def settled(self, facts: Facts) -> list[int | None]:
@@ -113,8 +113,6 @@ class Tree:
         known = [value for value in settled if value is not None]
         if len(known) == len(settled) or room is None:
             return self._value([TRUE if value is None else value for value in settled]) == TRUE
-        if self._value([TRUE if value is None else value for value in settled]) != TRUE and self._rises:
-            return False
         asked = facts()
         values = [
             room.answer(leaf, asked).value if value is None else value

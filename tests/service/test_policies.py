@@ -375,6 +375,10 @@ async def test_near_duplicates_are_asked_about_once(tmp_path: Path) -> None:
             await tick(running)
         assert {pick["sample_id"] for pick in await running.data(SampleSelected)} == {"s0", "s3"}
         assert (await stats(running))["policies"]["default"]["dropped"]["near_duplicate"] >= 2
+        numbered = (await running.state.get(["rounds:p"]))["rounds:p"].value["number"]
+        await running.deliver(accepted("s0"), accepted("s3"))
+        await tick(running)
+        assert (await running.state.get(["rounds:p"]))["rounds:p"].value["number"] == numbered, "no empty rounds"
 
 
 async def test_a_stream_share_is_decided_as_samples_come_and_survives_a_restart(tmp_path: Path, ports: Ports) -> None:
