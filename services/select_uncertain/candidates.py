@@ -51,7 +51,9 @@ class Candidates:
         self._pools: dict[str, ProjectPool] = {}
 
     def pool(self, project: str) -> ProjectPool:
-        return self._pools.setdefault(project, ProjectPool(project))
+        if project not in self._pools:
+            self._pools[project] = ProjectPool(project)
+        return self._pools[project]
 
     async def load(self) -> None:
         """Read every project's pool from the store; at start."""
@@ -191,11 +193,13 @@ class Candidates:
 
     async def held(self, batch: Sequence[Message[TaskEvent]], unit: Unit) -> None:
         """TaskLeased: somebody is at it, so it is not to give way. Only remembered; the queue knows best."""
+        await self.service.projects.of_batch(batch)
         for message in batch:
             unit.then(lambda event=message.event: self.pool(event.project).leased.add(event.sample_id))
 
     async def let_go(self, batch: Sequence[Message[TaskEvent]], unit: Unit) -> None:
         """TaskReleased, TaskExpired: nobody is at it any more."""
+        await self.service.projects.of_batch(batch)
         for message in batch:
             unit.then(lambda event=message.event: self.pool(event.project).leased.discard(event.sample_id))
 

@@ -1,5 +1,6 @@
 """docs/policies.md: its examples are policies that the service takes, and its tables are the model's."""
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -52,3 +53,15 @@ def test_every_field_beside_the_rules_is_named() -> None:
 
 def test_zones_are_there_without_the_systems_own() -> None:
     assert {"Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "America/Sao_Paulo", "UTC"} <= zones()
+
+
+def test_a_policy_is_data_no_module_that_reads_one_runs_text() -> None:
+    """Row 4.16 and the KAN defect: `eval(labels)` on what somebody had configured."""
+    root = Path(__file__).parents[2] / "services"
+    for path in [*root.glob("contracts/*.py"), *root.glob("select_uncertain/*.py")]:
+        called = {
+            n.func.id
+            for n in ast.walk(ast.parse(path.read_text()))
+            if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+        }
+        assert not called & {"eval", "exec", "compile", "__import__"}, path.name
