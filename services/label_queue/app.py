@@ -7,6 +7,8 @@ from services.contracts.events import (
     ModelActivated,
     ModelRolledBack,
     ProjectUpdated,
+    SampleEvicted,
+    SampleReranked,
     SampleSelected,
     SampleWithdrawn,
     TaskExpired,
@@ -21,6 +23,7 @@ from services.label_queue.exports import Exports
 from services.label_queue.imports import Imports
 from services.label_queue.quality import Quality
 from services.label_queue.queue import Queue
+from services.label_queue.revising import Revising
 from services.label_queue.routes import Parts, routes
 from services.label_queue.schemas import Schemas
 from services.label_queue.settings import LabelQueueSettings
@@ -33,9 +36,12 @@ def create(settings: RuntimeSettings, connect: Connect) -> Service:
     service = Service("label-queue", settings, connect)
     own = LabelQueueSettings()
     tasks = Tasks(service, own.refresh_seconds)
+    revising = Revising(service, tasks)
     queue, claims, schemas = Queue(service, tasks), Claims(service, tasks, own), Schemas(tasks)
     service.on(SampleSelected, emits=[TaskQueued, TaskSkipped], serial=SEGMENTS_LOCK)(queue.enqueue)
     service.on(SampleWithdrawn, emits=[TaskSkipped, LabelRetracted])(queue.withdraw)
+    service.on(SampleReranked, serial=SEGMENTS_LOCK)(revising.rerank)
+    service.on(SampleEvicted, emits=[TaskSkipped])(revising.evict)
     service.on(ModelActivated, ModelRolledBack)(queue.activate)
     service.on(ProjectUpdated)(service.projects.update)
     service.says(TaskLeased, TaskReleased, TaskExpired, LabelSubmitted, LabelAccepted)

@@ -100,7 +100,7 @@ class Book:
         if entry and entry.revision >= task.revision + entry.trusted:
             return
         entry = entry or self._new(task.id)
-        in_heap = entry.state in FREE and entry.token > 0
+        in_heap = entry.state in FREE and entry.token > 0 and entry.priority == task.priority
         self._count(entry, -1)
         entry.read(task)
         self._count(entry, 1)

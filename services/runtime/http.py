@@ -174,12 +174,25 @@ class _TooLarge(BaseException):
 def _faults(error: RequestValidationError) -> list[Fault]:
     return [
         Fault(
-            pointer="/" + "/".join(str(part) for part in fault["loc"][1:]),
-            code=fault["type"],
-            message=fault["msg"],
+            pointer=_pointer(fault, error.body), code=fault["type"], message=fault["msg"].removeprefix("Value error, ")
         )
         for fault in error.errors()
     ]
+
+
+def _pointer(fault: Any, body: Any) -> str:
+    """RFC 6901. pydantic also names the member of a union that it took, which is nowhere in the body."""
+    where, *path = fault["loc"]
+    parts: list[Any] = []
+    for index, part in enumerate(path):
+        missing = fault["type"] == "missing" and index == len(path) - 1
+        if where == "body" and isinstance(body, dict | list) and not missing:
+            there = part in body if isinstance(body, dict) else isinstance(part, int) and part < len(body)
+            if not there:
+                continue
+            body = body[part]
+        parts.append(part)
+    return "/" + "/".join(str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
 
 def install(app: FastAPI, max_body: int) -> None:
