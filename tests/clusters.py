@@ -43,6 +43,11 @@ class Cluster:
     def get(self, what: str, *arguments: str, namespace: str = "halfsure") -> list[dict[str, Any]]:
         return json.loads(self.kubectl("-n", namespace, "get", what, "-o", "json", *arguments))["items"]
 
+    @property
+    def tool(self) -> Path | None:
+        """What makes a cluster of one node; None where the cluster is the current context's."""
+        return self._tool
+
     def up(self) -> None:
         if self._tool and subprocess.run([str(self._tool), "status"], capture_output=True, check=False).returncode:
             self._run("build")
@@ -117,7 +122,8 @@ def ready(cluster: Cluster) -> bool:
         counts = {status.get(name, 0) for name in ("replicas", "readyReplicas", "updatedReplicas")}
         if not current or counts != {wanted}:
             return False
-    pods = cluster.get("pods")
+    # The pods of training Jobs come and go.
+    pods = cluster.get("pods", "-l", "!job-name")
     return bool(pods) and all(
         not pod["metadata"].get("deletionTimestamp")
         and all(each["ready"] for each in pod["status"].get("containerStatuses", [{"ready": False}]))

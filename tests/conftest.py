@@ -162,3 +162,11 @@ async def wait_until(what: Callable[[], Any], seconds: float = 10.0) -> Any:
             return answer
         await asyncio.sleep(0.02)
     raise AssertionError(f"not within {seconds} s: {getattr(what, '__name__', what)}")
+
+
+@pytest.fixture
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loops that turn quickly, so that tests need not wait."""
+    monkeypatch.setenv("HALFSURE_RETRAIN_TRIGGER_CHECK_SECONDS", "0.02")
+    monkeypatch.setenv("HALFSURE_RETRAIN_TRIGGER_TEND_SECONDS", "0.05")
+    monkeypatch.setenv("HALFSURE_RETRAIN_TRIGGER_POOL_PATIENCE", "0")

@@ -295,6 +295,8 @@ class LabelSubmitted(OfSample):
     changed_from_prelabel: bool | None = None
     seconds: float | None = None
     schema_version: int = 1
+    suggestion: Literal["before", "after", "never"] | None = None
+    revises: str | None = None
 
     @property
     def key(self) -> str:
@@ -468,6 +470,7 @@ class ModelActivation(OfModel):
     artefact: Content
     manifest: Content
     rollout: Mapping[str, float] = Field(default_factory=lambda: {"share": 1.0})
+    shadow: str | None = None  # a version that scores beside it, without being used
     reason: str = ""
 
     @property

@@ -69,6 +69,27 @@ class GateRule(_Settings):
     floor: float = Field(default=0.1, ge=0, le=1, description="accuracy that a first model needs")
 
 
+class QualityRule(_Settings):
+    """How the annotators' work is measured while they do it."""
+
+    gold_share: float = Field(
+        default=0.03, ge=0, le=0.5, description="tasks claimed that are gold samples, as long as there are unseen ones"
+    )
+    blind_share: float = Field(
+        default=0.1, ge=0, le=1, description="tasks whose suggestion is never shown, whatever `suggestions` says"
+    )
+
+
+class RolloutRule(_Settings):
+    """How a promoted version comes into service, and when it goes out again."""
+
+    share: float = Field(default=1.0, gt=0, le=1, description="of the traffic that it gets while it is watched")
+    watch_seconds: float = Field(default=86_400.0, ge=0, description="for which it is watched; 0: not at all")
+    error_rise: float = Field(
+        default=0.05, ge=0, lt=1, description="of the audit error above the previous version's that rolls it back"
+    )
+
+
 class Extractor(_Settings):
     """The feature extractor that serves while there is no model, and below every head."""
 
@@ -86,8 +107,10 @@ class ProjectSpec(_Settings):
     policy: SelectionPolicy = SelectionPolicy()
     trigger: TriggerRule = TriggerRule()
     gate: GateRule = GateRule()
+    rollout: RolloutRule = RolloutRule()
     training: dict[str, float | int | str | bool] = Field(default_factory=dict)
     suggestions: Literal["blind", "reveal_after", "topk", "accept_reject"] = "reveal_after"
+    quality: QualityRule = QualityRule()
 
     @field_validator("labels")
     @classmethod

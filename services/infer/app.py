@@ -42,6 +42,7 @@ def create(settings: RuntimeSettings, connect: Connect) -> Service:
     service.on_start(serving.start)
     service.every(0.2, serving.reconcile)
     service.every(0.2, rescoring.work)
+    service.every(2.0, scoring.shadows.store)
     service.check("models", serving.unready)
     service.api.include_router(routes(answering, rescoring))
     return service

@@ -153,6 +153,17 @@ class Gate:
             raise invalid("/data", "base64", f"data is not base64: {error}.") from error
         return self.draft(content, form.media_type or "", form)
 
+    def payload(self, content: bytes, fields: Mapping[str, Any]) -> Draft:
+        """The draft of bytes that come without a word on their type: a row as JSON, or an image. `fields` are those of
+        Meta. Raises Problem."""
+        if self.spec.kind != "tabular":
+            return self.draft(content, "", parsed(Meta, fields))
+        try:
+            row = strict_json.loads(content)
+        except strict_json.Unsound as error:
+            raise Problem(422, "json", f"The row cannot be read: {error}.") from error
+        return self.inline(parsed(Inline, {**fields, "row": row}))
+
     def claimed(self, claim: Claim, content: bytes, meta: Meta) -> Draft:
         """The draft of content that was in the store already. Raises Problem."""
         digest = sha256(content)

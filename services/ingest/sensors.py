@@ -4,17 +4,12 @@ The topic is `halfsure/PROJECT/STREAM` or `halfsure/PROJECT/DEVICE/STREAM`; the 
 table's row as JSON.
 """
 
-from collections.abc import Mapping
-
 import structlog
 from fastapi import Request, Response
 
 from services.contracts.ids import digest, sha256
 from services.contracts.problem import Problem
-from services.ingest import admission
-from services.ingest.admission import Draft, Inline, Meta
 from services.ingest.samples import Samples
-from services.runtime import strict_json
 from services.runtime.errors import Drop, Retry
 from services.runtime.service import Service
 
@@ -39,12 +34,12 @@ def sensors(samples: Samples) -> None:
             log.warning("a message must come again", topic=topic, reason=str(error))
             return Response(status_code=503)
         except (Problem, Drop) as error:
-            await _shelve(service, topic, payload, str(error))
+            await shelve(service, topic, payload, str(error))
         return Response(status_code=200)
 
 
-async def _shelve(service: Service, topic: str, payload: bytes, reason: str) -> None:
-    """The shelf holds text: the message itself is kept as content."""
+async def shelve(service: Service, topic: str, payload: bytes, reason: str) -> None:
+    """Put a message aside that can never be a sample. The shelf holds text: the message itself is kept as content."""
     sha = sha256(payload)
     uri = await service.blobs.put(f"refused/sensors/{sha}", payload)
     letter = {"id": f"{topic}|{sha}", "topic": topic, "content": {"uri": uri, "sha256": sha, "bytes": len(payload)}}
@@ -63,18 +58,8 @@ async def _take(samples: Samples, topic: str, payload: bytes) -> None:
         case _:
             raise UnknownTopic(f"{topic!r} is neither halfsure/PROJECT/STREAM nor halfsure/PROJECT/DEVICE/STREAM")
     said = {"stream_id": stream, "device_id": "".join(device) or None}
-    draft = _draft(samples.gate(document), said, payload)
+    draft = samples.gate(document).payload(payload, said)
     name = f"req_{digest(topic, draft.sha256)}"
     (outcome,) = await samples.admit(document, [draft], [name])
     if isinstance(outcome, Problem):
         raise outcome
-
-
-def _draft(gate: admission.Gate, said: Mapping[str, str | None], payload: bytes) -> Draft:
-    if gate.spec.kind == "tabular":
-        try:
-            row = strict_json.loads(payload)
-        except strict_json.Unsound as error:
-            raise Problem(422, "json", f"The row cannot be read: {error}.") from error
-        return gate.inline(admission.parsed(Inline, {"row": row, **said}))
-    return gate.draft(payload, "", admission.parsed(Meta, said))

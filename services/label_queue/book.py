@@ -13,7 +13,7 @@ from datetime import datetime
 from services.label_queue.consensus import canonical
 from services.label_queue.tasks import FREE, OPEN, State, Task
 
-Header = tuple[str, float, str, int, str | None, bool, bool, int]
+Header = tuple[str, float, str, int, str | None, bool, bool, int, bool | None]
 
 
 @dataclass(slots=True)
@@ -29,6 +29,7 @@ class Entry:
     asked: bool = False
     imported: bool = False
     answers: int = 0
+    gold: bool = False
     suggested: str | None = None
     answered: frozenset[str] = frozenset()
     until: datetime | None = None
@@ -41,6 +42,7 @@ class Entry:
         self.priority, self.state, self.revision = task.priority, task.state, task.revision
         self.label = canonical(task.value) if task.state == State.ACCEPTED else None
         self.asked, self.imported, self.answers = task.asked, task.origin == "import", len(task.counted)
+        self.gold = task.split == "gold"
         self.suggested = task.prelabel.label if task.prelabel else None
         self.answered = frozenset(answer.annotator for answer in task.counted)
         self.until = task.lease.until if task.lease else None
@@ -52,7 +54,7 @@ class Entry:
     @property
     def header(self) -> Header:
         """What the segments keep: enough to count a closed task without reading its record."""
-        facts = (self.label, self.asked, self.imported, self.answers)
+        facts = (self.label, self.asked, self.imported, self.answers, self.gold)
         return (self.id, self.priority, self.state.value, self.revision, *facts)
 
 
@@ -72,6 +74,7 @@ class Book:
         self.classes: Counter[str] = Counter()
         self.asked = 0
         self.imported = 0
+        self.gold: set[str] = set()
         self.unnoted: set[str] = set()
         self._free: list[tuple[float, int, int, str]] = []
         self._leases: list[tuple[datetime, str]] = []
@@ -92,16 +95,17 @@ class Book:
 
     def recall(self, header: Header) -> bool:
         """Remember a header; whether the record must be read to know more."""
-        name, priority, state, revision, label, asked, imported, answers = header
+        name, priority, state, revision, label, asked, imported, answers, gold = header
         entry = self.entries.get(name)
         if entry and entry.revision >= revision:
             return False
         entry = entry or self._new(name)
-        if State(state) in OPEN:
+        if State(state) in OPEN or gold is None:
             return True
         self._count(entry, -1)
         entry.priority, entry.state, entry.revision, entry.label = priority, State(state), revision, label
         entry.asked, entry.imported, entry.answers, entry.noted = asked, imported, answers, revision
+        entry.gold = gold
         entry.token, entry.until = 0, None
         self._count(entry, 1)
         return False
@@ -153,13 +157,16 @@ class Book:
         """Up to `limit` tasks that seem leased, the first to end first."""
         return [name for _, name in heapq.nsmallest(limit, self._leases)]
 
-    def page(self, states: Collection[State], after: str | None, limit: int) -> tuple[list[str], str | None]:
-        """Ids in order from beyond `after`, and where to go on."""
+    def page(
+        self, states: Collection[State], after: str | None, limit: int, gold: bool = False
+    ) -> tuple[list[str], str | None]:
+        """Ids in order from beyond `after`, and where to go on; with `gold` all gold samples, whatever their state."""
         if len(self._sorted) != len(self.entries):
             self._sorted = sorted(self.entries)
         found: list[str] = []
         for at in range(bisect_right(self._sorted, after or ""), len(self._sorted)):
-            if self.entries[self._sorted[at]].state in states:
+            entry = self.entries[self._sorted[at]]
+            if entry.state in states or (gold and entry.gold):
                 if len(found) == limit:
                     return found, found[-1]
                 found.append(self._sorted[at])
@@ -185,6 +192,8 @@ class Book:
         self.imported += by * (entry.imported and entry.state == State.ACCEPTED)
         if entry.label is not None and entry.state == State.ACCEPTED:
             self.classes[entry.label] += by
+        if entry.gold and entry.state == State.ACCEPTED:
+            (self.gold.add if by > 0 else self.gold.discard)(entry.id)
 
     def _place(self, entry: Entry, in_heap: bool) -> None:
         if entry.state in FREE and not in_heap:

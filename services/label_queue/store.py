@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from services.contracts.envelope import Origin
+from services.contracts.events import Event
 from services.contracts.problem import not_found
 from services.label_queue.book import Book, header
+from services.label_queue.gold import probe_key
 from services.label_queue.segments import Segments
 from services.label_queue.tasks import Task
 from services.runtime.service import Service, transact
@@ -22,6 +24,17 @@ Move = Callable[[Task, Unit], Task]
 
 def task_key(name: str) -> str:
     return f"tsk:{name}"
+
+
+def record_key(task: Task) -> str:
+    """Where a task, or a probe, is stored."""
+    return probe_key(task.id, task.probe) if task.probe else task_key(task.id)
+
+
+def say(unit: Unit, task: Task, *events: Event) -> None:
+    """Publish with the task's record; of a probe nobody hears."""
+    for event in () if task.probe else events:
+        unit.emit(event, guard=record_key(task))
 
 
 def parsed(record: Any) -> Task:
@@ -84,23 +97,32 @@ class Tasks:
         found = await self.service.state.get([task_key(name) for name in names])
         return [parsed(found[task_key(name)].value) for name in names if task_key(name) in found]
 
-    async def read(self, unit: Unit, project: str, name: str) -> Task:
-        """Raises a 404 problem, also for another project's task."""
+    async def seen_by(self, annotator: str, tasks: Sequence[Task]) -> list[Task]:
+        """The same as the annotator may see them: a gold sample only as their own probe, if they have one."""
+        keys = {task.id: probe_key(task.id, annotator) for task in tasks if task.split == "gold"}
+        found = await self.service.state.get(list(keys.values()))
+        mine = {name: parsed(found[key].value) for name, key in keys.items() if key in found}
+        return [mine.get(task.id, task) for task in tasks if task.id not in keys or task.id in mine]
+
+    async def read(self, unit: Unit, project: str, name: str, annotator: str | None = None) -> Task:
+        """The task, as the annotator has it if one is named. Raises a 404 problem, also for another project's task."""
         record = await unit.get(task_key(name))
         if record is None or record["project"] != project:
             raise not_found("task", name)
+        if annotator is not None and record.get("split") == "gold":
+            record = await unit.get(probe_key(name, annotator)) or record
         return parsed(record)
 
     @staticmethod
     def put(task: Task, unit: Unit, origin: Origin | None = None) -> None:
         """Write a record that this unit has read, which remembers `origin`."""
         record = task.model_dump(mode="json", exclude_defaults=True)
-        unit.put(task_key(task.id), record, guard=True, origin=origin)
+        unit.put(record_key(task), record, guard=True, origin=origin)
 
     def write(self, task: Task, unit: Unit, origin: Origin | None = None) -> None:
         """The same, and the book follows once all of the unit is committed."""
         self.put(task, unit, origin)
-        if book := self._books.get(task.project):
+        if not task.probe and (book := self._books.get(task.project)):
             unit.then(lambda: book.observe(task))
 
     async def queue(self, tasks: Sequence[Task], unit: Unit) -> None:
@@ -112,16 +134,21 @@ class Tasks:
             await self._segments.ready(project)
             self._segments.append(project, [header(task) for task in opened], unit)
 
-    async def change(self, project: str, name: str, move: Move, *, reopens: bool = False) -> tuple[Task, Task]:
-        """The task before and after `move`, which may emit with the unit. Only one that `reopens` may open it."""
+    async def change(
+        self, project: str, name: str, move: Move, *, annotator: str | None = None, reopens: bool = False
+    ) -> tuple[Task, Task]:
+        """The task, as the annotator has it, before and after `move`, which may emit with the unit.
+
+        Only a move that `reopens` may open it.
+        """
         await self.book(project)
 
         async def work(unit: Unit) -> tuple[Task, Task]:
-            before = await self.read(unit, project, name)
+            before = await self.read(unit, project, name, annotator)
             after = move(before, unit)
             if after is not before:
                 self.write(after, unit)
-                if after.is_open and not before.is_open:
+                if after.is_open and not before.is_open and not after.probe:
                     await self.queue([after], unit)
             return before, after
 

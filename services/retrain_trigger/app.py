@@ -19,6 +19,7 @@ from services.contracts.events import (
 )
 from services.retrain_trigger import model_routes, project_routes, run_routes
 from services.retrain_trigger.backends import Backend
+from services.retrain_trigger.backends.kubernetes import KubernetesBackend
 from services.retrain_trigger.backends.local import LocalBackend
 from services.retrain_trigger.catalogue import Catalogue
 from services.retrain_trigger.flights import Flights
@@ -27,6 +28,7 @@ from services.retrain_trigger.pipeline import Pipeline
 from services.retrain_trigger.registry import Registry
 from services.retrain_trigger.runs import Runs
 from services.retrain_trigger.settings import RetrainTriggerSettings
+from services.retrain_trigger.watch import Watch
 from services.runtime.service import Connect, Service
 from services.runtime.settings import RuntimeSettings
 
@@ -35,12 +37,13 @@ def create(settings: RuntimeSettings, connect: Connect, backend: Backend | None 
     """The service and what it listens to; what a run does and says is in pipeline.py."""
     service = Service("retrain-trigger", settings, connect)
     own = RetrainTriggerSettings()
-    backend = backend or LocalBackend(lambda uri: service.blobs.get(uri), settings.state_dir, own)
+    backend = backend or _backend(service, own)
     catalogue = Catalogue(service)
     labels = Labels(service, backend.forget)
     registry = Registry(service)
     runs = Runs(service, labels)
     pipeline = Pipeline(service, own, labels, registry, runs, backend)
+    watch = Watch(service, labels, registry)
     flights = Flights(service, own, labels, registry, runs, pipeline)
 
     service.on(LabelAccepted, serial=TURN)(labels.accept)
@@ -58,8 +61,15 @@ def create(settings: RuntimeSettings, connect: Connect, backend: Backend | None 
     service.check("workflows", flights.unready)
     service.every(own.check_seconds, flights.consider)
     service.every(own.tend_seconds, flights.tend)
+    service.every(own.tend_seconds, watch.look)
     service.every(own.refresh_seconds, labels.load)
     service.api.include_router(project_routes.routes(catalogue, flights))
     service.api.include_router(run_routes.routes(runs, flights))
     service.api.include_router(model_routes.routes(registry))
     return service
+
+
+def _backend(service: Service, own: RetrainTriggerSettings) -> Backend:
+    if own.backend == "kubernetes":
+        return KubernetesBackend(lambda: service.blobs, own)
+    return LocalBackend(lambda uri: service.blobs.get(uri), service.settings.state_dir, own)

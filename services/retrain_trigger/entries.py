@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from services.contracts.events import Content, LabelAccepted, LabelRetracted, Top, Trigger
 from services.contracts.ids import sha256
-from services.retrain_trigger.trigger import Counters
+from services.retrain_trigger.trigger import Audits, Counters
 
 SHARDS = 64
 GATE_SHARE = 0.2
@@ -113,11 +113,21 @@ def imported(entries: Iterable[Entry]) -> bool:
     return any(entry.pinned and entry.state == "accepted" for entry in entries)
 
 
+def audits(entries: Iterable[Entry], version: str | None) -> Audits:
+    """What the audit found of a version: labels of samples that were asked about because it was sure of them."""
+    found = [
+        one.predicted.label != one.value
+        for one in entries
+        if one.is_audit and one.state == "accepted" and one.predicted and version and one.model_version == version
+    ]
+    return Audits(errors=sum(found), total=len(found))
+
+
 def count(entries: Mapping[str, Entry], labels: Sequence[str], salt: str, active: str | None) -> Counters:
     """The counters of the retrain rule, derived; `active` is the version whose audited errors count."""
     brought = imported(entries.values())
     per_class = Counter(dict.fromkeys(labels, 0))
-    new, retracted, evaluation, audits = 0, 0, 0, Counter()
+    new, retracted, evaluation = 0, 0, 0
     oldest: datetime | None = None
     for one in entries.values():
         retracted += one.state == "retracted" and one.snapshot is not None
@@ -128,15 +138,13 @@ def count(entries: Mapping[str, Entry], labels: Sequence[str], salt: str, active
         if role != "none" and not one.pinned and one.snapshot is None:
             new += 1
             oldest = one.at if oldest is None else min(oldest, one.at)
-        if one.is_audit and role != "none" and one.predicted and active and one.model_version == active:
-            audits["total"] += 1
-            audits["errors"] += one.predicted.label != one.value
+    audited = audits(entries.values(), active)
     return Counters(
         new=new,
         retracted=retracted,
         per_class=dict(per_class),
         evaluation=evaluation,
-        audit_errors=audits["errors"],
-        audit_total=audits["total"],
+        audit_errors=audited.errors,
+        audit_total=audited.total,
         oldest_new=oldest,
     )

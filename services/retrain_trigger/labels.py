@@ -8,7 +8,7 @@ from services.contracts.events import LabelAccepted, LabelRetracted, SampleWithd
 from services.contracts.projects import ProjectDocument
 from services.retrain_trigger import entries, snapshots
 from services.retrain_trigger.entries import SHARDS, Entry, shard_of
-from services.retrain_trigger.trigger import Counters
+from services.retrain_trigger.trigger import Audits, Counters
 from services.runtime.service import Service, transact
 from services.runtime.unit import Unit
 
@@ -73,6 +73,11 @@ class Labels:
 
     def counters(self, document: ProjectDocument, active: str | None) -> Counters:
         return entries.count(self.all(document.name), document.labels, document.name, active)
+
+    def audits(self, project: str, versions: Sequence[str]) -> list[Audits]:
+        """What the audit found of each version."""
+        known = self.all(project).values()
+        return [entries.audits(known, version) for version in versions]
 
     async def load(self) -> None:
         """Mirror every project's labels; at start."""

@@ -14,16 +14,18 @@ from services.contracts.ids import sha256
 from services.contracts.manifest import ModelManifest
 from services.contracts.problem import Problem, invalid
 from services.contracts.projects import ProjectDocument
-from services.retrain_trigger.registry import (
-    Registry,
+from services.retrain_trigger.models import (
+    acknowledged,
     compared,
     model_key,
     new_record,
     no_pointer,
     pointer_key,
+    previous_of,
     state_of,
     view,
 )
+from services.retrain_trigger.registry import Registry
 from services.retrain_trigger.run_routes import Operator, newest
 from services.runtime import http
 from services.runtime.access import Project, needs
@@ -62,6 +64,13 @@ class Activation(_Body):
     reason: str = Field(min_length=1, max_length=500)
 
 
+class Shadow(_Body):
+    """Whether a version scores what comes in beside the champion, without being used, and why."""
+
+    on: bool = True
+    reason: str = Field(min_length=1, max_length=500)
+
+
 class RollBack(_Body):
     """Why the previous version is to serve again."""
 
@@ -72,6 +81,7 @@ def routes(registry: Registry) -> APIRouter:
     router = APIRouter(route_class=StrictRoute)
     _reading(router, registry)
     _writing(router, registry)
+    _shadowing(router, registry)
     _bringing(router, registry)
     return router
 
@@ -94,7 +104,9 @@ def _reading(router: APIRouter, registry: Registry) -> None:
 
     @router.get("/v1/models/{version}", dependencies=viewer)
     async def one(project: Project, version: str) -> dict[str, Any]:
-        return view(await registry.need(project, version), await registry.pointer(project))
+        record, pointer = await registry.need(project, version), await registry.pointer(project)
+        before = await registry.record(previous) if (previous := previous_of(pointer)) else None
+        return {**view(record, pointer), "acknowledged": acknowledged(record, pointer, before)}
 
 
 def _writing(router: APIRouter, registry: Registry) -> None:
@@ -133,6 +145,28 @@ def _writing(router: APIRouter, registry: Registry) -> None:
 
         answer = await transact(service, work)
         log.info("rolled back by hand", project=project, by=caller.subject, **answer)
+        return answer
+
+
+def _shadowing(router: APIRouter, registry: Registry) -> None:
+    service = registry.service
+
+    @router.post("/v1/models/{version}:shadow", status_code=202)
+    async def shadow(project: Project, version: str, body: Shadow, caller: Operator) -> dict[str, Any]:
+        record = await registry.need(project, version)
+        if record.get("gone"):
+            raise Problem(409, "artefact-gone", f"The artefact of {version} was removed by retention.")
+
+        async def work(unit: Unit) -> dict[str, Any]:
+            pointer = await unit.get(pointer_key(project)) or no_pointer()
+            wanted = version if body.on else None
+            if not body.on and pointer.get("shadow") != version:
+                return {"shadow": pointer.get("shadow"), "activation_epoch": pointer["epoch"]}
+            epoch = await registry.shadow(unit, project, wanted, body.reason)
+            return {"shadow": wanted, "activation_epoch": epoch}
+
+        answer = await transact(service, work)
+        log.info("shadow by hand", project=project, by=caller.subject, **answer)
         return answer
 
 

@@ -15,12 +15,16 @@ from services.contracts.events import (
 )
 from services.contracts.manifest import ModelManifest
 from services.contracts.projects import ProjectDocument
+from services.retrain_trigger import lineage as lineage_of
 from services.retrain_trigger import pool
 from services.retrain_trigger.backends import Backend, BadOutcome, ModelSource, Work
-from services.retrain_trigger.gate import GateSettings, judge
+from services.retrain_trigger.gate import METRIC, GateSettings, judge
 from services.retrain_trigger.heads import HeadParams
 from services.retrain_trigger.labels import Labels
-from services.retrain_trigger.registry import Registry, Superseded, new_record
+from services.retrain_trigger.models import new_record
+from services.retrain_trigger.registry import Registry, Superseded
+from services.retrain_trigger.reports import checked
+from services.retrain_trigger.retention import Retention
 from services.retrain_trigger.runs import Runs, ended, flight_key, moved, no_flight, run_key
 from services.retrain_trigger.settings import RetrainTriggerSettings
 from services.runtime import tracing
@@ -83,6 +87,7 @@ class Pipeline:
         self._registry = registry
         self._runs = runs
         self.backend = backend
+        self._retention = Retention(registry, settings.models_kept)
 
     @property
     def activities(self) -> Mapping[str, Callable[[Order], Awaitable[Any]]]:
@@ -123,16 +128,20 @@ class Pipeline:
             return {"state": "registered"}
         try:
             outcome = await self.backend.outcome(run["job_id"])
-            metrics = outcome.result.get("metrics")
             snapshot = await self._runs.snapshot(run["project"], run["snapshot"]["id"])
-            if outcome.result.get("evaluation_sha256") != snapshot["evaluation_sha256"]:
-                raise BadOutcome("the model was judged on another evaluation set than the snapshot's")
+            metrics = checked(outcome.result, snapshot, run["base_model"])
         except BadOutcome as error:
             return {"state": "failed", "error": str(error)}
         version, artefact, manifest = await self._registry.package(
             run["project"], run["run_id"], outcome.model, outcome.manifest
         )
-        lineage = {"run": run["run_id"], "snapshot": run["snapshot"]["id"], "base": run["base_model"]}
+        lineage = {
+            "run": run["run_id"],
+            "snapshot": run["snapshot"]["id"],
+            "base": run["base_model"],
+            "backend": run["backend"],
+            "code": outcome.result.get("code") or lineage_of.code(),
+        }
         now = self.service.clock.now().isoformat()
         record = new_record(run["project"], version, artefact, manifest, at=now, lineage=lineage)
         record |= {"metrics": metrics and metrics["candidate"], "evaluation_sha256": snapshot["evaluation_sha256"]}
@@ -141,7 +150,8 @@ class Pipeline:
             await self._registry.register(unit, record)
 
         await transact(self.service, work)
-        changes = {"model_version": version, "metrics": metrics, "seconds": outcome.result.get("seconds")}
+        changes: dict[str, Any] = {"model_version": version, "metrics": metrics}
+        changes |= {"metric": _metric(metrics, outcome.result, run), "seconds": outcome.result.get("seconds")}
         await self._move(run, "RUNNING", _succeeded(run, artefact, metrics), **changes)
         return {"state": "registered"}
 
@@ -156,7 +166,7 @@ class Pipeline:
         gate = {"promote": verdict.promote, "reasons": list(verdict.reasons), **verdict.numbers}
         if verdict.promote:
             try:
-                await self._registry.promote(run["model_version"], gate, run["base_model"])
+                await self._registry.promote(run["model_version"], gate, run["base_model"], document.rollout.share)
             except Superseded as error:
                 gate |= {"promote": False, "reasons": [f"superseded: {error}"]}
         if not gate["promote"]:
@@ -185,6 +195,7 @@ class Pipeline:
                 unit.put(flight_key(run["project"]), _landed(flight, record), guard=True)
 
         await transact(self.service, work)
+        await self._retention.sweep(run["project"])
 
     async def _run(self, order: Order) -> dict[str, Any]:
         run = await self._runs.get(order["run_id"])
@@ -261,6 +272,16 @@ class Pipeline:
                 return await step(order)
 
         return alive
+
+
+def _metric(
+    metrics: Mapping[str, Any] | None, result: Mapping[str, Any], run: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """The metric that the gate goes by, its value, and which job of the backend's made the model (the best trial)."""
+    if metrics is None:
+        return None
+    child = result.get("child_run") or run["job_id"]
+    return {"name": METRIC, "value": metrics["candidate"][METRIC], "child_run": child}
 
 
 def _landed(flight: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:

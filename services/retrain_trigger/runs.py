@@ -15,7 +15,7 @@ from services.retrain_trigger import snapshots
 from services.retrain_trigger.entries import Entry
 from services.retrain_trigger.heads import HeadParams
 from services.retrain_trigger.labels import Labels
-from services.retrain_trigger.registry import no_pointer, pointer_key
+from services.retrain_trigger.models import no_pointer, pointer_key
 from services.retrain_trigger.trigger import Flight
 from services.runtime import tracing
 from services.runtime.service import Service, transact
@@ -261,6 +261,7 @@ def _new_run(
         "pool": None,
         "model_version": None,
         "metrics": None,
+        "metric": None,
         "gate": None,
         "promoted": False,
         "seconds": None,

@@ -1,14 +1,17 @@
 """What retrain-trigger reads from its environment."""
 
+from typing import Literal
+
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class RetrainTriggerSettings(BaseSettings):
-    """The pace of runs, and the local backend's limits."""
+    """The pace of runs, where they train, and their limits."""
 
     model_config = SettingsConfigDict(env_prefix="HALFSURE_RETRAIN_TRIGGER_", frozen=True)
 
+    backend: Literal["local", "kubernetes"] = Field(default="local", description="where models are trained")
     check_seconds: float = Field(default=0.25, gt=0, description="between two looks at the retrain rule")
     tend_seconds: float = Field(default=2.0, gt=0, description="between two looks at runs that may need a push")
     refresh_seconds: float = Field(default=15.0, gt=0, description="between two full reads of the labels")
@@ -21,4 +24,7 @@ class RetrainTriggerSettings(BaseSettings):
     keep_warm: bool = Field(default=True, description="keep a training process at hand between runs (about 200 MB)")
     pool_patience: float = Field(default=10.0, ge=0, description="seconds to wait for ingest's list of samples")
     pool_most: int = Field(default=100_000, ge=0, description="unlabelled samples that a run asks for; 0: none")
+    job_template: str = Field(default="halfsure-training", description="the PodTemplate of training Jobs")
+    job_kept_seconds: int = Field(default=600, ge=60, description="until an ended Job and its pods are removed")
+    models_kept: int = Field(default=10, ge=0, description="artefacts kept beside those that are in use, by project")
     runs_kept: int = Field(default=5, ge=1, description="run folders kept on disk")

@@ -14,6 +14,14 @@ LEAST_CLASSES = 2
 
 
 @dataclass(frozen=True)
+class Audits:
+    """Audit labels of what one model version was sure of, and how many of them contradict it."""
+
+    errors: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True)
 class Counters:
     """What has happened to a project's labels: `new` and `retracted` since the last snapshot, the rest in all."""
 
