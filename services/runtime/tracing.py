@@ -173,8 +173,8 @@ def mark(name: str, parent: str | None, link: str | None = None, **attributes: s
 
 def apart(number: int) -> list[str | None]:
     """Traceparents for so many samples of one request: its own for one, a trace each for many."""
-    if number == 1:
-        return [current()]
+    if number == 1 and (found := current()):
+        return [found]
     if not recording():
         return [_text(_fresh()) for _ in range(number)]
     request = _links([trace.get_current_span().get_span_context()])
