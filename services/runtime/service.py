@@ -8,15 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakValueDictionary
 
-import orjson
 import structlog
-from fastapi import FastAPI, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from fastapi import FastAPI, Request
 
 from services.contracts.envelope import Origin, wrap
 from services.contracts.events import Event
-from services.runtime import delivery, http, telemetry, tracing
-from services.runtime.access import Tokens, needs
+from services.runtime import common, delivery, http, tracing
+from services.runtime.access import Tokens
 from services.runtime.deadletters import DeadLetters
 from services.runtime.errors import Conflict, Retry
 from services.runtime.heartbeat import heartbeat
@@ -83,7 +81,7 @@ class Service:
         self.api.state.service = self
         self.api.state.tokens = Tokens(settings.tokens)
         http.install(self.api, settings.max_body)
-        _common_routes(self)
+        common.routes(self, VERSION)
         if settings.heartbeat_seconds:
             heartbeat(self, settings.heartbeat_seconds)
 
@@ -294,44 +292,6 @@ async def _forever(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
             log.warning("will try again", work=work.__qualname__, reason=str(error))
         except Exception as error:
             log.error("background work failed", work=work.__qualname__, exc_info=error)
-
-
-def _common_routes(service: Service) -> None:
-    api = service.api
-
-    @api.get("/healthz", include_in_schema=False)
-    async def healthz() -> dict[str, str]:
-        return {"status": "ok"}
-
-    @api.get("/readyz", include_in_schema=False)
-    async def readyz() -> Response:
-        reasons = service.unready()
-        body = orjson.dumps({"ready": not reasons, "reasons": reasons})
-        return Response(body, 503 if reasons else 200, media_type="application/json")
-
-    @api.get("/metrics", dependencies=[needs("viewer")])
-    async def metrics() -> Response:
-        telemetry.WAITING.set(sum(outbox.waiting for outbox in service.outboxes.values()))
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
-
-    @api.get("/v1/openapi.json", dependencies=[needs("viewer")])
-    async def openapi() -> dict[str, Any]:
-        return api.openapi()
-
-    @api.get("/v1/info", dependencies=[needs("viewer")])
-    async def info() -> dict[str, Any]:
-        return {
-            "service": service.app_id,
-            "version": VERSION,
-            "site": service.settings.siteid,
-            "ready": not service.unready(),
-            "events": {
-                sub.event.type: sorted(event.type for event in sub.emits)
-                for sub in service.inbox.subscriptions.values()
-            },
-        }
-
-    delivery.routes(service)
 
 
 async def transact(service: Service, work: Callable[[Unit], Awaitable[Any]], tries: int = 8, lane: str = MAIN) -> Any:
