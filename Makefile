@@ -17,7 +17,7 @@ CLUSTER_TOOL := ../shared/tools/cluster/cluster
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke test test-profiles test-k8s test-tilt tilt images check bench up down doctor lock clean
+.PHONY: help setup demo smoke test test-training test-profiles test-k8s test-tilt tilt images check bench up down doctor lock clean
 
 help: ## Show what there is to do
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ test-edge: setup ## Run the IoT Edge manifest in network namespaces, and close t
 	@[ "$$(uname)" = Linux ] && [ "$$(id -u)" = 0 ] || { echo "make test-edge makes network namespaces: it needs Linux and root"; exit 1; }
 	@$(BIN)/halfsure setup --profile iotedge
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/edge -s
+
+test-training: setup ## 50 promotions under load, duplicated labels, a roll-back; the numbers in out/training/report.json
+	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/promotions -s
 
 check: $(STAMP) ## Lint, check types and import rules
 	$(BIN)/ruff check .

@@ -181,10 +181,6 @@ class Service:
         """Run `work` again and again while the service runs; a failure is logged and tried again."""
         self._loops.append((seconds, work))
 
-    def on_job(self, work: Callable[[str], Awaitable[None]]) -> None:
-        """Have `work` take the scheduler's calls, by the job's name; a call may come twice."""
-        delivery.job_route(self, work)
-
     def on_start(self, work: Callable[[], Awaitable[None]]) -> None:
         self._starts.append(work)
 
