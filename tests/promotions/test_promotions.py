@@ -144,6 +144,21 @@ async def trained_once(rest: Rest, stack: Stack) -> tuple[int, str]:
     return len(runs), runs[-1]["model_version"]
 
 
+async def scheduled_once(rest: Rest, stack: Stack) -> str:
+    """The reason of the run that Dapr's scheduler leads to, too few labels being there for any other."""
+    etag = {"if-match": f'"{(await rest.get("retrain-trigger", "/v1/projects/default"))["revision"]}"'}
+    rule = {"n": 100_000, "min_per_class": 2, "schedule": "@every 2s"}
+    await rest.call("PUT", "retrain-trigger", "/v1/triggers/default", json=rule, headers=etag)
+    more = (await labels(stack))[0]
+    publish(stack, [more.model_copy(update={"sample_id": f"{more.sample_id}x"})])
+
+    async def ended() -> list[dict[str, Any]]:
+        runs = (await rest.get("retrain-trigger", "/v1/runs"))["items"]
+        return runs if len(runs) == 2 and runs[0]["ended_at"] else []
+
+    return (await until(ended, 90, "the scheduler has led to no run"))[0]["reason"]
+
+
 async def _counter(rest: Rest, name: str, wanted: int) -> bool:
     return (await rest.get("retrain-trigger", "/v1/triggers/default"))["counters"][name] == wanted
 
@@ -204,6 +219,7 @@ async def test_fifty_promotions_under_load(stack: Stack, tmp_path: Path) -> None
     report: dict[str, Any] = {}
     report["runs_from_1000_duplicates"], first = await trained_once(rest, stack)
     await until(lambda: _serves(rest, first), 30, "the first model does not serve")
+    report["scheduled_run"] = await scheduled_once(rest, stack)
     load, sizes, seconds = Load(stack), [], []
     before = first
     async with load.running():
@@ -239,6 +255,7 @@ async def test_fifty_promotions_under_load(stack: Stack, tmp_path: Path) -> None
     assert report["failed_predictions"] == 0, report["failures"]
     assert report["rss_growth"] < 0.10
     assert report["runs_from_1000_duplicates"] == 1
+    assert report["scheduled_run"] == "schedule"
     assert report["rollback_seconds"] < 30
     assert report["slowest_swap_seconds"] < 30
     assert report["worse_promoted"] <= 50
