@@ -39,6 +39,7 @@ pytestmark = [pytest.mark.loop, pytest.mark.timeout(900)]
 
 REPORT = default_root() / "out" / "training" / "report.json"
 N, JUDGES, PROMOTIONS, WARM, CLIENTS = 20, 40, 50, 10, 4
+QUIET = 0.3  # seconds
 SEED = 20261125
 
 
@@ -51,7 +52,6 @@ class Load:
         self.failed: Counter[str] = Counter()
         self.answered = 0
         self.last: dict[str, float] = {}  # version -> when it last answered
-        self.first: dict[str, float] = {}
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -85,7 +85,6 @@ class Load:
             self.failed[f"versions {versions}"] += 1
         self.answered += 1
         self.last[said["model_version"]] = time.monotonic()
-        self.first.setdefault(said["model_version"], time.monotonic())
 
 
 async def until(condition: Any, seconds: float, what: str) -> Any:
@@ -179,17 +178,18 @@ async def promote(rest: Rest, sharpness: float) -> str:
     return version
 
 
-async def served(load: Load, version: str) -> float:
-    """Seconds until every client is answered by this version, and by no other, since now."""
-    asked = time.monotonic()
+async def served(load: Load, version: str, asked: float) -> float:
+    """Seconds from `asked` until the last answer of any other version; this one alone has answered for a while then."""
 
     async def alone() -> bool:
-        now = time.monotonic()
-        others = [at for other, at in load.last.items() if other != version]
-        return version in load.last and max(others, default=0) < load.first[version] and now - load.first[version] > 0.2
+        return load.last.get(version, 0) > asked and time.monotonic() - _others(load, version) > QUIET
 
-    await until(alone, 30, f"{version} does not serve alone after 30 s")
-    return load.first[version] - asked
+    await until(alone, 30 + QUIET, f"{version} does not serve alone after 30 s")
+    return max(0.0, _others(load, version) - asked)
+
+
+def _others(load: Load, version: str) -> float:
+    return max((at for other, at in load.last.items() if other != version), default=0.0)
 
 
 async def rss(rest: Rest) -> int:
@@ -221,19 +221,15 @@ async def test_fifty_promotions_under_load(stack: Stack, tmp_path: Path) -> None
     await until(lambda: _serves(rest, first), 30, "the first model does not serve")
     report["scheduled_run"] = await scheduled_once(rest, stack)
     load, sizes, seconds = Load(stack), [], []
-    before = first
     async with load.running():
         for number in range(WARM + PROMOTIONS):
+            asked = time.monotonic()
             version = await promote(rest, 2.0 + number * 0.1)
-            seconds.append(await served(load, version))
+            seconds.append(await served(load, version, asked))
             sizes.append(await rss(rest))
-            before = version
-        assert before
         asked = time.monotonic()
         back = await rest.post("retrain-trigger", "/v1/models:rollback", json={"reason": "drill"})
-        load.first.pop(back["version"])
-        await served(load, back["version"])
-        report["rollback_seconds"] = round(load.first[back["version"]] - asked, 3)
+        report["rollback_seconds"] = round(await served(load, back["version"], asked), 3)
     base, end = statistics.median(sizes[WARM - 3 : WARM + 2]), statistics.median(sizes[-5:])
     report |= {
         "promotions": PROMOTIONS,
