@@ -15,7 +15,7 @@ import orjson
 import pytest
 
 from services.cli.toolchain import NoRuntime, find_runtime
-from services.contracts.envelope import wrap
+from services.contracts.envelope import Origin, wrap
 from services.contracts.events import Event
 from services.runtime import telemetry
 from services.runtime.memory import MemoryBlobs, MemoryBus, MemoryJobs, MemoryPeers, MemoryState, SteppedClock
@@ -68,9 +68,9 @@ class Running:
         ]
         return [(await self.deliver_raw(topic, [envelope]))[0] for topic, envelope in envelopes]
 
-    async def deliver_batch(self, events: Sequence[Event], siteid: str = "test") -> list[str]:
-        now = self.clock.now()
-        envelopes = [orjson.loads(wrap(event, siteid=siteid, service="test", now=now)) for event in events]
+    async def deliver_batch(self, events: Sequence[Event], siteid: str = "test", deviceid: str = "") -> list[str]:
+        now, origin = self.clock.now(), Origin(device=deviceid or None)
+        envelopes = [orjson.loads(wrap(e, siteid=siteid, service="test", now=now, origin=origin)) for e in events]
         return await self.deliver_raw(events[0].topic, envelopes)
 
     async def deliver_raw(self, topic: str, envelopes: Sequence[Any]) -> list[str]:

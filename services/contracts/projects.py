@@ -7,12 +7,24 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from services.contracts import cron
 from services.contracts.events import Content
 from services.contracts.manifest import InputSpec, Task
+from services.contracts.rules import LEDGER, Rule, StreamShare, checked, leaves
 
 ProjectName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 
 
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class StopRule(_Settings):
+    """When more labels no longer help."""
+
+    gain: float = Field(default=0.005, ge=0, le=1, description="gain of the main metric that is worth labels")
+    runs: int = Field(default=3, ge=1, le=100, description="judged models in a row that gained less")
+    audit_error: float | None = Field(
+        default=None, gt=0, lt=1, description="only if the audit's upper 95 % bound is below this as well"
+    )
+    pause: bool = Field(default=False, description="then open no more rounds by itself")
 
 
 class SelectionPolicy(_Settings):
@@ -40,8 +52,39 @@ class SelectionPolicy(_Settings):
     budget: int | None = Field(default=None, ge=1, description="labels asked for in all; none: no limit")
     sites: list[str] | None = Field(default=None, description="sites whose samples are asked about; none: all")
     site_budget: int | None = Field(default=None, ge=1, description="labels asked for of each site in all")
+    devices: list[str] | None = Field(default=None, description="devices whose samples are asked about; none: all")
+    device_budget: int | None = Field(default=None, ge=1, description="labels asked for of each device in all")
     required_labels: int = Field(default=1, ge=1, le=9)
     seed: int = 0
+    where: Rule | None = Field(default=None, description="which samples may be asked about; none: all")
+    results: Rule | None = Field(default=None, description="whose predictions are published as InferenceResult")
+    weight: float = Field(default=1.0, gt=0, le=1000, description="what a label asked for here weighs in training")
+    audit_share: float = Field(
+        default=0.0, ge=0, le=1, description="share of all confident predictions that is audited, beside `audit`"
+    )
+    near_duplicate: float | None = Field(
+        default=None, ge=0, le=2, description="cosine distance up to which a sample is like one that was asked about"
+    )
+    open_per_class: int | None = Field(
+        default=None, ge=1, description="open questions of each predicted class; the more valuable stay"
+    )
+    expire_seconds: float | None = Field(
+        default=None, gt=0, description="after which a question that nobody took up is withdrawn"
+    )
+    stop: StopRule | None = None
+
+    @field_validator("where", "results")
+    @classmethod
+    def _small(cls, rule: Rule | None) -> Rule | None:
+        return checked(rule)
+
+    @field_validator("results")
+    @classmethod
+    def _of_the_sample(cls, rule: Rule | None) -> Rule | None:
+        for name, leaf in leaves(rule) if rule else ():
+            if isinstance(leaf, (*LEDGER, StreamShare)):
+                raise ValueError(f"{name!r} is about what is asked; results may depend on the sample alone")
+        return rule
 
 
 class DriftRule(_Settings):
@@ -84,6 +127,17 @@ class GateRule(_Settings):
     floor: float = Field(default=0.1, ge=0, le=1, description="accuracy that a first model needs")
 
 
+class QualityRule(_Settings):
+    """How the annotators' work is measured while they do it."""
+
+    gold_share: float = Field(
+        default=0.03, ge=0, le=0.5, description="tasks claimed that are gold samples, as long as there are unseen ones"
+    )
+    blind_share: float = Field(
+        default=0.1, ge=0, le=1, description="tasks whose suggestion is never shown, whatever `suggestions` says"
+    )
+
+
 class RolloutRule(_Settings):
     """How a promoted version comes into service, and when it goes out again."""
 
@@ -114,6 +168,7 @@ class ProjectSpec(_Settings):
     rollout: RolloutRule = RolloutRule()
     training: dict[str, float | int | str | bool] = Field(default_factory=dict)
     suggestions: Literal["blind", "reveal_after", "topk", "accept_reject"] = "reveal_after"
+    quality: QualityRule = QualityRule()
 
     @field_validator("labels")
     @classmethod

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,8 @@ class Claimed:
 
     sample_id: str
     content: Content
+    told: Mapping[str, Any] = field(default_factory=dict)
+    """What else was said of the sample, to go with its scores."""
 
 
 class Scoring:
@@ -79,10 +81,10 @@ class Scoring:
                 continue
             # Unread, because it never changes and a read costs no less than a write.
             claim = claim_key(message.event.project, message.event.sample_id)
-            unit.put(claim, {"content": message.event.content.model_dump()})
+            unit.put(claim, {"content": message.event.content.model_dump()}, origin=message.origin)
             if done not in known:
                 todo.append(message)
-        claims = [Claimed(message.event.sample_id, message.event.content) for message in todo]
+        claims = [Claimed(m.event.sample_id, m.event.content, _told(m.event)) for m in todo]
         pieces = await self.read([claim.content for claim in claims])
         verdicts = await self.verdicts(loaded, claims, pieces)
         for message, verdict in zip(todo, verdicts, strict=True):
@@ -217,8 +219,13 @@ def _scored(
         content=claim.content,
         latency_ms=latency,
         provider=loaded.provider,
+        **claim.told,
         **fields,
     )
+
+
+def _told(event: SampleIngested) -> dict[str, Any]:
+    return event.model_dump(include={"captured_at", "stream_id", "attributes", "tags"})
 
 
 def answer(loaded: Loaded, result: Predictions, row: int) -> dict[str, Any]:

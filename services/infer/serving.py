@@ -19,9 +19,10 @@ from services.contracts.projects import ProjectDocument
 from services.infer.artefacts import Artefacts, Loaded, Unloadable
 from services.infer.rollout import Shelf
 from services.infer.settings import InferSettings
+from services.runtime import tracing
 from services.runtime.errors import Retry
 from services.runtime.service import Service, transact
-from services.runtime.unit import Unit
+from services.runtime.unit import TRACE, Unit
 
 log = structlog.get_logger()
 
@@ -69,7 +70,7 @@ class Serving:
             source = {"version": event.version, **_source(event)}
             good = wanted["good"] if wanted else None
             record = {**source, "epoch": event.activation_epoch, **_rollout(event), "good": good}
-            unit.put(key, record, guard=True)
+            unit.put(key, record, guard=True, origin=message.origin)
             unit.put(version_key(event.project, event.version), source)
 
     # Who answers.
@@ -169,8 +170,9 @@ class Serving:
             for source in sources:
                 if source is None or source["epoch"] <= shelf.epoch or source["epoch"] in shelf.failed:
                     continue
-                if await self._try(project, source):
-                    return
+                with tracing.span("load model", source.get(TRACE), project=project, version=source["version"]):
+                    if await self._try(project, source):
+                        return
         except Exception as error:
             shelf.tries += 1
             shelf.not_before = now + min(0.2 * 2**shelf.tries, 30.0)

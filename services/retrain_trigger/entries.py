@@ -38,6 +38,7 @@ class Entry(BaseModel):
     pinned: bool = False  # brought along to judge models with
     trained: bool = False  # some snapshot trained on it
     snapshot: str | None = None  # the first one that has this revision
+    trace: str | None = None  # the traceparent that the label came with
 
     def role(self, labels: Sequence[str], salt: str, imported: bool) -> Role:
         """What the label is for. What judges models never trains one, whichever came first."""
@@ -48,14 +49,14 @@ class Entry(BaseModel):
             return "evaluation" if judges and not self.trained else "none"
         return "train"
 
-    def accept(self, event: LabelAccepted) -> Self:
+    def accept(self, event: LabelAccepted, trace: str | None = None) -> Self:
         """The entry after a label; a lower or the same revision changes only whether the sample is pinned."""
         pinned = self.pinned or event.split == "evaluation"
         if self.state == "withdrawn":
             return self
         if event.label_revision <= self.revision:
             return self.model_copy(update={"pinned": pinned})
-        after = entry(event, self.at).model_dump()
+        after = entry(event, self.at, trace).model_dump()
         return type(self).model_validate({**after, "pinned": pinned, "trained": self.trained})
 
     def retract(self, event: LabelRetracted) -> Self:
@@ -74,7 +75,7 @@ class Entry(BaseModel):
         return type(self).model_validate({**kept, "state": "withdrawn", "snapshot": self.snapshot})
 
 
-def entry(event: LabelAccepted, at: datetime) -> Entry:
+def entry(event: LabelAccepted, at: datetime, trace: str | None = None) -> Entry:
     """The entry that a first label makes."""
     return Entry(
         sample_id=event.sample_id,
@@ -88,6 +89,7 @@ def entry(event: LabelAccepted, at: datetime) -> Entry:
         predicted=event.predicted,
         model_version=event.model_version,
         pinned=event.split == "evaluation",
+        trace=trace,
     )
 
 

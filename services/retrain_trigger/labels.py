@@ -36,7 +36,7 @@ class Labels:
     async def accept(self, batch: Sequence[Message[LabelAccepted]], unit: Unit) -> None:
         """LabelAccepted: the highest revision of a sample's label counts, once."""
         now = self.service.clock.now()
-        changes = [(m.event.project, m.event.sample_id, _accepting(m.event, m.time)) for m in batch]
+        changes = [(m.event.project, m.event.sample_id, _accepting(m)) for m in batch]
         await self._know({m.event.project: m for m in batch})
         await self._apply(unit, changes, now)
 
@@ -173,8 +173,9 @@ def _parsed(document: Mapping) -> dict[str, Entry]:
     return {name: Entry.model_validate(row) for name, row in document.get("samples", {}).items()}
 
 
-def _accepting(event: LabelAccepted, at: datetime) -> Change:
-    return lambda old: old.accept(event) if old else entries.entry(event, at)
+def _accepting(message: Message[LabelAccepted]) -> Change:
+    event, trace = message.event, message.traceparent
+    return lambda old: old.accept(event, trace) if old else entries.entry(event, message.time, trace)
 
 
 def _retracting(event: LabelRetracted, now: datetime) -> Change:

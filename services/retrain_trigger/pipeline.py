@@ -28,9 +28,10 @@ from services.retrain_trigger.reports import checked
 from services.retrain_trigger.retention import Retention
 from services.retrain_trigger.runs import Runs, ended, flight_key, moved, no_flight, run_key
 from services.retrain_trigger.settings import RetrainTriggerSettings
+from services.runtime import tracing
 from services.runtime.ports import Put
 from services.runtime.service import Service, transact
-from services.runtime.unit import Unit
+from services.runtime.unit import TRACE, Unit
 from services.runtime.workflow import Activity, ActivityFailed, Step
 
 log = structlog.get_logger()
@@ -273,13 +274,15 @@ class Pipeline:
         return await transact(self.service, work)
 
     def _alive(self, step: Callable[[Order], Awaitable[Any]]) -> Callable[[Order], Awaitable[Any]]:
-        """`step`, with a sign of life before it."""
+        """`step`, with a sign of life before it, in the trace of its run."""
 
         @wraps(step)
         async def alive(order: Order) -> Any:
             beat = {"at": self.service.clock.now().isoformat(), "step": step.__name__, "slot": self.service.outbox.slot}
             await self.service.state.commit([Put(beat_key(order["run_id"]), beat, ttl=86_400)])
-            return await step(order)
+            run = await self._runs.get(order["run_id"]) or {}
+            with tracing.span(f"run {step.__name__}", run.get(TRACE), run=order["run_id"]):
+                return await step(order)
 
         return alive
 

@@ -117,6 +117,7 @@ class Registry:
                 unit.put(model_key(version), {**record, "gate": dict(gate)}, guard=True)
             if served:
                 return
+            record = {**record, "gate": record["gate"] or dict(gate)}
             reason = "; ".join(gate.get("reasons", ())) or "promoted"
             part = share if pointer["version"] else 1.0
             self.activate(unit, record, pointer, reason=reason, share=part, completes=True)
@@ -248,6 +249,7 @@ class Registry:
             rollout={"share": after["share"]},
             shadow=after["shadow"],
             reason=after["reason"],
+            gate=record["gate"] or {},
             **_files(record),
         )
         unit.emit(event, guard=pointer_key(project))

@@ -28,7 +28,7 @@ class RetrainTriggerSettings(BaseSettings):
     pool_patience: float = Field(default=10.0, ge=0, description="seconds to wait for ingest's list of samples")
     pool_most: int = Field(default=100_000, ge=0, description="unlabelled samples that a run asks for; 0: none")
     job_template: str = Field(default="halfsure-training", description="the PodTemplate of training Jobs")
-    job_kept_seconds: int = Field(default=600, ge=60, description="until an ended Job and its pods are removed")
+    job_kept_seconds: int = Field(default=3600, ge=60, description="until an ended Job and its pods are removed")
     models_kept: int = Field(default=10, ge=0, description="artefacts kept beside those that are in use, by project")
     runs_kept: int = Field(default=5, ge=1, description="run folders kept on disk")
 

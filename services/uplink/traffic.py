@@ -13,6 +13,8 @@ from services.contracts.events import (
     ModelRejected,
     ModelRolledBack,
     ProjectUpdated,
+    SampleEvicted,
+    SampleReranked,
     SampleSelected,
     SampleWithdrawn,
     ScoresSummarised,
@@ -20,7 +22,15 @@ from services.contracts.events import (
 )
 from services.contracts.projects import ProjectDocument
 
-UP: tuple[type[Event], ...] = (SampleSelected, SampleWithdrawn, ModelLoaded, ModelLoadFailed, ScoresSummarised)
+UP: tuple[type[Event], ...] = (
+    SampleSelected,
+    SampleReranked,
+    SampleEvicted,
+    SampleWithdrawn,
+    ModelLoaded,
+    ModelLoadFailed,
+    ScoresSummarised,
+)
 """A sample leaves the site when it is asked about, and never otherwise."""
 
 DOWN: tuple[type[Event], ...] = (

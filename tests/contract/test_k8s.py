@@ -4,6 +4,8 @@ import copy
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -382,3 +384,44 @@ def test_azure_knows_every_service_account_that_signs_in(overlays: dict[str, Obj
         if pod["metadata"]["labels"].get("azure.workload.identity/use") == "true"
     }
     assert federated == used
+
+
+def test_without_a_cloud_no_package_of_azure_is_needed() -> None:
+    """Row 4.6: the five services of the local profile, with every import of Azure's packages refused."""
+    program = (
+        "import sys, importlib\n"
+        "class Refuse:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name.split('.')[0] in ('azure', 'msal', 'aiohttp'): raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Refuse())\n"
+        "from pathlib import Path\n"
+        "from services.runtime.blobs import blob_store\n"
+        "from services.runtime.settings import RuntimeSettings\n"
+        "async def connect(_): raise RuntimeError\n"
+        "for name in sys.argv[1:]:\n"
+        "    importlib.import_module(f'services.{name}.app').create(RuntimeSettings(), connect)\n"
+        "blob_store('file:///tmp/none')\n"
+        "import services.retrain_trigger.backends.remote\n"
+        "assert not [name for name in sys.modules if name.split('.')[0] == 'azure']\n"
+    )
+    names = [app.app_id.replace("-", "_") for app in read_run_file(ROOT / "dapr" / "dapr.yaml").apps]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *names], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_one_command_applies_a_profile(overlays: dict[str, Objects]) -> None:
+    """Row 4.6: what a folder renders to needs no other folder, only secrets that its head names."""
+    readme = (ROOT / "deploy" / "k8s" / "README.md").read_text()
+    assert "kubectl apply --server-side -k deploy/k8s/overlays/local" in readme
+    for name, objects in overlays.items():
+        assert f"| `{name}` |" in readme
+        assert {"Namespace", "Deployment", "Component", "Subscription"} <= {each["kind"] for each in objects}
+
+
+def test_what_tilt_applies_is_in_order_and_trains_the_code_that_changed() -> None:
+    objects = render(ROOT / "tilt" / "overlay")
+    assert faults(objects, ROOT / SCHEMAS) == []
+    [container] = one(objects, "Deployment", "halfsure-retrain-trigger")["spec"]["template"]["spec"]["containers"]
+    assert {"name": "HALFSURE_RETRAIN_TRIGGER_BACKEND", "value": "local"} in container["env"]

@@ -49,6 +49,17 @@ async def test_cold_start_scores_with_the_extractor(tmp_path: Path) -> None:
         assert (await ask(running, png(0), model_version="none")).status_code == 503
 
 
+async def test_what_was_said_of_a_sample_goes_with_its_scores(tmp_path: Path) -> None:
+    """Policies ask about it: time, stream, attributes and tags."""
+    async with inferring(tmp_path) as running:
+        (event,) = await samples(running, [png(3)])
+        told = {"stream_id": "gate", "attributes": {"t": 7, "note": "x"}, "tags": ["night"]}
+        await running.deliver(event.model_copy(update=told))
+        (row,) = await running.data(SampleScored)
+        assert {name: row[name] for name in told} == told
+        assert row["captured_at"] == event.model_dump(mode="json")["captured_at"]
+
+
 async def test_a_thousand_deliveries_change_nothing(tmp_path: Path) -> None:
     async with inferring(tmp_path) as running:
         (event,) = await samples(running, [png(3)])

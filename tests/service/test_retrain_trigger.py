@@ -82,6 +82,8 @@ async def test_the_first_model_serves_and_the_next_is_judged_against_it(tmp_path
         assert second["base_model"] == first["model_version"]
         assert second["gate"]["champion"] == 0.6
         assert second["gate"]["candidate"] == 0.9
+        told = [row["gate"]["candidate"] for row in await one.data(ModelActivated)]
+        assert told[-1] == 0.9, "whoever counts the gain of labels hears of it"
         states = {model["version"]: model["state"] for model in (await ask(one, "/v1/models"))["items"]}
         assert states == {first["model_version"]: "PREVIOUS", second["model_version"]: "ACTIVE"}
         diff = await ask(one, f"/v1/snapshots/{second['snapshot']['id']}/diff?from={first['snapshot']['id']}")
