@@ -19,6 +19,7 @@ CLUSTER_TOOL := ../shared/tools/cluster/cluster
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
+.PHONY: help setup demo smoke test test-training test-profiles test-k8s test-tilt tilt images check bench up down doctor lock clean
 .PHONY: help setup demo smoke test test-profiles test-traces test-k8s test-tilt tilt images check bench up down doctor lock clean
 .PHONY: help setup demo smoke test test-profiles test-k8s test-tilt test-sources tilt images check bench up down doctor lock clean
 .PHONY: help setup demo smoke test test-profiles test-k8s test-tilt tilt images check bench bench-selection up down doctor lock clean
@@ -53,6 +54,8 @@ test-edge: setup ## Run the IoT Edge manifest in network namespaces, and close t
 	@$(BIN)/halfsure setup --profile iotedge
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/edge -s
 
+test-training: setup ## 50 promotions under load, duplicated labels, a roll-back; the numbers in out/training/report.json
+	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/promotions -s
 test-traces: setup ## Follow samples through the real stack into a collector of OpenTelemetry (the first time: about three minutes)
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/traces
 test-sources: $(STAMP) ## Read cameras, recordings and OPC UA servers, the RTSP server of Debian's GStreamer with them

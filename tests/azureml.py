@@ -39,7 +39,7 @@ class Workspace(RequestsTransport):
         self.refusal: dict[str, Any] | None = None
 
     def client(self) -> MLClient:
-        return MLClient(Nobody(), "sub", "rg", "ws", transport=self)
+        return MLClient(Nobody(), "sub", "rg", "ws", transport=self, enable_telemetry=False)
 
     def count(self, method: str) -> int:
         return sum(found == method for found, _ in self.requests)

@@ -22,7 +22,9 @@ class Summaries:
         self._said: dict[tuple[str, str], float] = {}
 
     def note(self, project: str, version: str, verdicts: Sequence[SampleScored | SampleScoringFailed]) -> None:
-        """Count what was just scored, once it is committed."""
+        """Count what was just scored, where it is watched."""
+        if not any(one.name == project and one.trigger.drift for one in self._service.projects.all()):
+            return
         sure = [one.top.confidence for one in verdicts if isinstance(one, SampleScored) and one.top is not None]
         if sure:
             counts = self._counts.setdefault((project, version), np.zeros(BINS, np.int64))
@@ -32,10 +34,6 @@ class Summaries:
         """Emit the summaries that are due."""
         now = self._service.clock.now()
         for (project, version), counts in list(self._counts.items()):
-            document = await self._service.projects.get(project)
-            if document is None or document.trigger.drift is None:
-                del self._counts[project, version]
-                continue
             since = self._said.setdefault((project, version), now.timestamp())
             if counts.sum() < SAMPLES and now.timestamp() - since < SECONDS:
                 continue

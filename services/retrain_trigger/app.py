@@ -30,6 +30,7 @@ from services.retrain_trigger.registry import Registry
 from services.retrain_trigger.runs import Runs
 from services.retrain_trigger.settings import RetrainTriggerSettings
 from services.retrain_trigger.watch import Watch
+from services.runtime import delivery
 from services.runtime.service import Connect, Service
 from services.runtime.settings import RuntimeSettings
 
@@ -66,7 +67,7 @@ def create(settings: RuntimeSettings, connect: Connect, backend: Backend | None 
     service.every(own.tend_seconds, flights.tend)
     service.every(own.tend_seconds, watch.look)
     service.every(own.tend_seconds, noticing.arrange)
-    service.on_job(noticing.called)
+    delivery.job_route(service, noticing.called)
     service.every(own.refresh_seconds, labels.load)
     service.api.include_router(project_routes.routes(catalogue, flights))
     service.api.include_router(run_routes.routes(runs, flights))

@@ -72,10 +72,7 @@ class Flights:
         counters = self._counters(document, pointer["version"])
         now, pause = self.service.clock.now(), self.settings.pause_after_failure
         marks = read_marks(found[marks_key(name)].value if marks_key(name) in found else None)
-        decision = decide(document.trigger, counters, flight, now, pause, marks)
-        if marks.scheduled and decision.reason is None:
-            await self._noticing.spend(name)
-        return counters, flight, decision
+        return counters, flight, decide(document.trigger, counters, flight, now, pause, marks)
 
     async def drift(self, project: str) -> dict[str, Any] | None:
         """What the latest window of the champion's scores has shown: {psi, p, drift}."""
@@ -85,9 +82,11 @@ class Flights:
     async def consider(self) -> None:
         """Start the runs whose time has come; the same data is not considered twice."""
         for document in self.service.projects.all():
+            _, _, decision = await self.standing(document)
+            if decision.spent:
+                await self._noticing.spend(document.name)
             if self._spent.get(document.name) == self._labels.version(document.name):
                 continue
-            _, _, decision = await self.standing(document)
             if decision.fire and decision.reason:
                 await self._fire(document, decision)
 

@@ -180,7 +180,11 @@ class Registry:
         async def work(unit: Unit) -> None:
             pointer = await unit.get(pointer_key(project))
             if pointer and pointer["version"]:
-                unit.put(pointer_key(project), {**pointer, "version": None, "history": []}, guard=True)
+                unit.put(
+                    pointer_key(project),
+                    {**pointer, "version": None, "history": [], "share": 1.0, "shadow": None},
+                    guard=True,
+                )
 
         await transact(self.service, work)
 

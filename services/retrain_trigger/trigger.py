@@ -57,11 +57,12 @@ NOTHING = Marks()
 
 @dataclass(frozen=True)
 class Decision:
-    """`reason` says what fired; `missing` says in numbers what does not let it."""
+    """`reason` says what fired, `missing` in numbers what does not let it; `spent`: a scheduled look found nothing."""
 
     fire: bool
     reason: TrainingReason | None
     missing: Mapping[str, Any] = field(default_factory=dict)
+    spent: bool = False
 
 
 def decide(
@@ -80,7 +81,8 @@ def decide(
     if reason == "count" and (until := _settles(rule, counters)) and now < until:
         missing["settles"] = until.isoformat()
     missing |= blocked(rule, counters, flight, now, pause_after_failure)
-    return Decision(reason is not None and not missing, reason, missing)
+    spent = reason is None and marks.scheduled is not None
+    return Decision(reason is not None and not missing, reason, missing, spent)
 
 
 def blocked(

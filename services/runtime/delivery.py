@@ -38,7 +38,7 @@ def routes(service: "Service") -> None:
 
 
 def job_route(service: "Service", work: Callable[[str], Awaitable[None]]) -> None:
-    """Add the route that the scheduler's calls come by; what is not a 2xx is called again."""
+    """Have `work` take the scheduler's calls, by the job's name; a call may come twice, and does after a failure."""
 
     @service.api.post("/job/{name}", include_in_schema=False)
     async def call(name: str, request: Request) -> Response:

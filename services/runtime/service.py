@@ -13,12 +13,13 @@ from fastapi import FastAPI, Request
 
 from services.contracts.envelope import Origin, wrap
 from services.contracts.events import Event
-from services.runtime import common, delivery, http, tracing
+from services.runtime import common, http, tracing
 from services.runtime.access import Tokens
 from services.runtime.deadletters import DeadLetters
-from services.runtime.errors import Conflict, Retry
+from services.runtime.errors import Conflict
 from services.runtime.heartbeat import heartbeat
 from services.runtime.inbox import Handler, Inbox, Subscription
+from services.runtime.loops import forever, patiently
 from services.runtime.outbox import FULL, Outbox
 from services.runtime.ports import Blobs, Clock, Jobs, Peers, Ports, Publisher, State
 from services.runtime.projects import Projects
@@ -183,10 +184,6 @@ class Service:
         """Run `work` again and again while the service runs; a failure is logged and tried again."""
         self._loops.append((seconds, work))
 
-    def on_job(self, work: Callable[[str], Awaitable[None]]) -> None:
-        """Have `work` take the scheduler's calls, by the job's name; a call may come twice."""
-        delivery.job_route(self, work)
-
     def on_start(self, work: Callable[[], Awaitable[None]]) -> None:
         self._starts.append(work)
 
@@ -216,11 +213,11 @@ class Service:
         self._reasons = dict.fromkeys(self._ports.reasons, "not looked at yet")
         self._outboxes = {name: self._outbox_of(name, lane) for name, lane in self._lanes.items()}
         for outbox in self._outboxes.values():
-            await _patiently(outbox.start)
+            await patiently(outbox.start)
         for start in self._starts:
-            await _patiently(start)
+            await patiently(start)
         looking = asyncio.create_task(self._look_again())
-        loops = [looking, *(asyncio.create_task(_forever(seconds, work)) for seconds, work in self._loops)]
+        loops = [looking, *(asyncio.create_task(forever(seconds, work)) for seconds, work in self._loops)]
         log.info("started", port=self.settings.app_port)
         try:
             yield
@@ -270,28 +267,6 @@ class Service:
         if self._ports is None:
             raise RuntimeError(f"{self.app_id} has not started")
         return self._ports
-
-
-async def _patiently(start: Callable[[], Awaitable[None]]) -> None:
-    """The store may need a moment after its sidecar says that it is up."""
-    for attempt in range(30):
-        try:
-            return await start()
-        except Retry as error:
-            log.warning("waiting to start", reason=str(error), attempt=attempt)
-            await asyncio.sleep(min(0.1 * 2**attempt, 2.0))
-    await start()
-
-
-async def _forever(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
-    while True:
-        await asyncio.sleep(seconds)
-        try:
-            await work()
-        except Retry as error:
-            log.warning("will try again", work=work.__qualname__, reason=str(error))
-        except Exception as error:
-            log.error("background work failed", work=work.__qualname__, exc_info=error)
 
 
 async def transact(service: Service, work: Callable[[Unit], Awaitable[Any]], tries: int = 8, lane: str = MAIN) -> Any:

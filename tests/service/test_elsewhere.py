@@ -1,7 +1,10 @@
 """Trainings elsewhere: Azure ML by its real SDK, and whoever answers at a URL; both over the blob store."""
 
 import asyncio
+import importlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -193,6 +196,19 @@ def test_what_is_not_set_is_named() -> None:
         WebhookBackend(dict, SETTINGS, WebhookSettings())  # type: ignore[arg-type]
     with pytest.raises(WebhookUnset, match="_SECRET: a secret is whsec_"):
         WebhookBackend(dict, SETTINGS, WebhookSettings(url="http://x", secret="whsec_AAAA"))  # type: ignore[arg-type]
+
+
+def test_without_the_packages_a_sentence_says_which_extra_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "azure.ai.ml", None)
+    monkeypatch.delitem(sys.modules, "services.retrain_trigger.backends.azureml")
+    with pytest.raises(SystemExit, match=r"halfsure\[retrain-trigger,azureml\]"):
+        importlib.import_module("services.retrain_trigger.backends.azureml")
+
+
+def test_nothing_of_azure_ml_is_imported_unless_it_is_chosen() -> None:
+    asked = "import sys, services.retrain_trigger.app; print([n for n in sys.modules if n.startswith('azure.ai')])"
+    said = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
 
 
 class Trainer:

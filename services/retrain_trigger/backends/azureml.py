@@ -65,7 +65,8 @@ class AzureMlBackend:
         if missing:
             names = ", ".join(f"HALFSURE_RETRAIN_TRIGGER_AZUREML_{name.upper()}" for name in missing)
             raise AzureMlUnset(f"the backend `azureml` needs {names}")
-        self._client = client or MLClient(DefaultAzureCredential(), own.subscription, own.resource_group, own.workspace)
+        place = (own.subscription, own.resource_group, own.workspace)
+        self._client = client or MLClient(DefaultAzureCredential(), *place, enable_telemetry=False)
         self._news: dict[str, asyncio.Event] = {}
 
     async def submit(self, work: Work) -> str:
