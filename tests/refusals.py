@@ -206,15 +206,29 @@ def infer() -> list[Bad]:
     return rows
 
 
+REVERSED = {"rule": "confidence", "low": 0.8, "high": 0.2}
+NOWHERE = {"rule": "weekly", "zone": "../../etc/localtime"}
+ENDLESS: dict[str, Any] = {"rule": "confidence"}
+for _ in range(40):
+    ENDLESS = {"rule": "not", "of": ENDLESS}
+
+
 def select_uncertain() -> list[Bad]:
     rows = common("POST", "/v1/rounds", b'{"dry_run":true', ["/v1/candidates"])
-    put = ("PUT", "/v1/policies/default")
+    put, trial = ("PUT", "/v1/policies/default"), ("POST", "/v1/policies/default:test")
     match = {"if-match": '"1"'}
     rows += [
         Bad("no budget", "POST", "/v1/rounds", 422, how={"json": {"budget": 0}}),
         Bad("less than no budget", "POST", "/v1/rounds", 422, how={"json": {"budget": -1}}),
         Bad("empty body", "POST", "/v1/rounds", 422),
         Bad("unknown strategy", *put, 422, how={"json": {"strategy": "magic"}, "headers": match}),
+        Bad("a band the wrong way round", *put, 422, how={"json": {"where": REVERSED}, "headers": match}),
+        Bad("a rule that is none", *put, 422, how={"json": {"where": {"rule": "eval"}}, "headers": match}),
+        Bad("rules without end", *put, 422, how={"json": {"where": ENDLESS}, "headers": match}),
+        Bad("an unknown zone", *put, 422, how={"json": {"where": NOWHERE}, "headers": match}),
+        Bad("a trial of a bad policy", *trial, 422, how={"json": {"policy": {"where": REVERSED}}}),
+        Bad("a trial without a time", *trial, 422, how={"json": {"given": [{"confidence": 0.5}]}}),
+        Bad("a trial of too much", *trial, 422, how={"json": {"samples": ["s"] * 10_001}}),
         Bad("share beyond one", *put, 422, how={"json": {"confident": 2}, "headers": match}),
         Bad(
             "number of 60 digits",

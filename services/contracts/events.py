@@ -150,6 +150,10 @@ class SampleScored(OfSample):
     latency_ms: float = 0.0
     provider: str = ""
     rescore_id: str | None = None
+    captured_at: AwareDatetime | None = None
+    stream_id: str | None = None
+    attributes: Mapping[str, Any] = Field(default_factory=dict)
+    tags: Sequence[str] = ()
 
     @property
     def key(self) -> str:
@@ -207,10 +211,68 @@ class SampleDiscarded(OfSample):
 
     policy: PolicyRef
     rules: Mapping[str, bool] = Field(default_factory=dict)
+    reasons: Mapping[str, str] = Field(default_factory=dict)
 
     @property
     def key(self) -> str:
         return f"{self.sample_id}|{self.policy.id}@{self.policy.version}"
+
+
+class OfQuestion(OfSample):
+    """A fact about a question that is open."""
+
+    topic = "question"
+
+    round_id: str
+
+
+class SampleReranked(OfQuestion):
+    """A newer model has another opinion of how urgent a question is."""
+
+    type = "io.halfsure.sample.reranked.v1"
+
+    priority: float = Field(ge=0, le=1)
+    reasons: Sequence[str] = ()
+    prelabel: Top | None = None
+    model_version: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.sample_id}|{self.round_id}|{self.model_version}"
+
+
+class SampleEvicted(OfQuestion):
+    """A question is to be withdrawn, unless somebody is at it: a better one takes its place, or nobody came."""
+
+    type = "io.halfsure.sample.evicted.v1"
+
+    why: Literal["evicted", "expired"]
+    attempt: int = 0
+
+    @property
+    def key(self) -> str:
+        return f"{self.sample_id}|{self.round_id}|{self.attempt}"
+
+
+class InferenceResult(OfSample):
+    """A prediction that the policy publishes, for whoever wants results."""
+
+    topic = "inference-result"
+    type = "io.halfsure.inference.result.v1"
+
+    model_version: str
+    policy: PolicyRef
+    content: Content
+    top: Top | None = None
+    scores: Mapping[str, float] = Field(default_factory=dict)
+    captured_at: AwareDatetime | None = None
+    stream_id: str | None = None
+    attributes: Mapping[str, Any] = Field(default_factory=dict)
+    tags: Sequence[str] = ()
+
+    @property
+    def key(self) -> str:
+        return f"{self.sample_id}|{self.model_version}|{self.policy.id}@{self.policy.version}"
 
 
 class SampleWithdrawn(OfSample):
@@ -295,6 +357,8 @@ class LabelSubmitted(OfSample):
     changed_from_prelabel: bool | None = None
     seconds: float | None = None
     schema_version: int = 1
+    suggestion: Literal["before", "after", "never"] | None = None
+    revises: str | None = None
 
     @property
     def key(self) -> str:
@@ -468,7 +532,9 @@ class ModelActivation(OfModel):
     artefact: Content
     manifest: Content
     rollout: Mapping[str, float] = Field(default_factory=lambda: {"share": 1.0})
+    shadow: str | None = None  # a version that scores beside it, without being used
     reason: str = ""
+    gate: Mapping[str, Any] = Field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -519,6 +585,28 @@ class ModelLoadFailed(ModelStatus):
     """A replica could not load a version and goes on with the old one."""
 
     type = "io.halfsure.model.load_failed.v1"
+
+
+class ScoresSummarised(Event):
+    """How sure a replica's model was of what came in since the last summary; only where a project asks for it."""
+
+    topic = "score-summary"
+    type = "io.halfsure.scores.summarised.v1"
+
+    model_version: str
+    site: str
+    instance: str
+    until: AwareDatetime
+    samples: int
+    confidence: Sequence[int]  # samples by the confidence of the most probable label, in bins of equal width over 0..1
+
+    @property
+    def key(self) -> str:
+        return f"{self.project}|{self.site}|{self.instance}|{self.model_version}|{self.until.isoformat()}"
+
+    @property
+    def subject(self) -> str:
+        return self.model_version
 
 
 class PolicyUpdated(Event):

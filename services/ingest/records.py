@@ -7,7 +7,7 @@ from fastapi import Response
 
 from services.ingest.intake import Outcome
 
-INTERNAL = {"shard", "source", "_unit"}
+INTERNAL = {"shard", "source", "_unit", "_trace", "_device"}
 
 
 def view(record: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Samples from the site's message broker, by the input binding `sensors`: one message, one sample.
 
-The topic is `halfsure/PROJECT/STREAM`; the payload is the image as it is, or a table's row as JSON.
+The topic is `halfsure/PROJECT/STREAM` or `halfsure/PROJECT/DEVICE/STREAM`; the payload is the image as it is, or a
+table's row as JSON.
 """
 
 import structlog
@@ -52,11 +53,11 @@ class UnknownTopic(Drop):
 
 async def _take(samples: Samples, topic: str, payload: bytes) -> None:
     match topic.split("/"):
-        case ["halfsure", project, stream] if project and stream:
+        case ["halfsure", project, *device, stream] if project and stream and len(device) < 2 and all(device):
             document = await samples.service.projects.named(project)
         case _:
-            raise UnknownTopic(f"{topic!r} is not halfsure/PROJECT/STREAM")
-    draft = samples.gate(document).payload(payload, {"stream_id": stream})
+            raise UnknownTopic(f"{topic!r} is neither halfsure/PROJECT/STREAM nor halfsure/PROJECT/DEVICE/STREAM")
+    draft = samples.gate(document).payload(payload, {"stream_id": stream, "device_id": "".join(device) or None})
     name = f"req_{digest(topic, draft.sha256)}"
     (outcome,) = await samples.admit(document, [draft], [name])
     if isinstance(outcome, Problem):

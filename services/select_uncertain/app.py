@@ -1,6 +1,7 @@
 """select-uncertain: SampleScored -> SampleSelected, when the model is unsure and the budget allows."""
 
 from services.contracts.events import (
+    InferenceResult,
     LabelAccepted,
     LabelRetracted,
     ModelActivated,
@@ -9,10 +10,16 @@ from services.contracts.events import (
     PolicyUpdated,
     ProjectUpdated,
     RescoreRequested,
+    SampleDiscarded,
+    SampleEvicted,
+    SampleReranked,
     SampleScored,
     SampleScoringFailed,
     SampleSelected,
     SampleWithdrawn,
+    TaskExpired,
+    TaskLeased,
+    TaskReleased,
     TaskSkipped,
 )
 from services.runtime.service import Connect, Service
@@ -29,16 +36,18 @@ def create(settings: RuntimeSettings, connect: Connect) -> Service:
     policies = Policies(service)
     candidates = Candidates(service, policies)
     asking = Asking(service, candidates, policies)
-    service.on(SampleScored, serial=TURN)(candidates.scored)
+    service.on(SampleScored, emits=[SampleReranked, InferenceResult], serial=TURN)(candidates.scored)
     service.on(SampleScoringFailed, emits=[SampleSelected], serial=TURN)(candidates.unscorable)
     service.on(LabelAccepted, serial=TURN)(candidates.labelled)
     service.on(LabelRetracted, serial=TURN)(candidates.retracted)
     service.on(TaskSkipped, serial=TURN)(candidates.skipped)
+    service.on(TaskLeased)(candidates.held)
+    service.on(TaskReleased, TaskExpired)(candidates.let_go)
     service.on(SampleWithdrawn, serial=TURN)(candidates.withdrawn)
     service.on(ModelActivated, ModelRolledBack, serial=TURN)(candidates.activated)
     service.on(ModelRejected, serial=TURN)(candidates.judged)
     service.on(ProjectUpdated)(service.projects.update)
-    service.says(SampleSelected, RescoreRequested, PolicyUpdated)
+    service.says(SampleSelected, SampleDiscarded, SampleEvicted, RescoreRequested, PolicyUpdated)
     service.on_start(service.projects.load)
     service.on_start(candidates.load)
     service.every(0.25, asking.tick)

@@ -1,8 +1,8 @@
 """Rounds, opened when they may be, and scores asked for when a new model serves."""
 
 import asyncio
-from collections.abc import Sequence
-from datetime import datetime
+from collections import Counter
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -13,14 +13,19 @@ from services.contracts.problem import Problem
 from services.contracts.projects import ProjectDocument, SelectionPolicy
 from services.runtime.service import Service, transact
 from services.runtime.unit import Unit
-from services.select_uncertain.candidates import TURN, Candidates, cand_key, selected
+from services.select_uncertain.candidates import TURN, Candidates, cand_key, selected, told
+from services.select_uncertain.filling import Filled, fill
+from services.select_uncertain.metrics import DROPPED, SELECTED
 from services.select_uncertain.policies import Policies
 from services.select_uncertain.pool import NO_MODEL, Candidate, ProjectPool
-from services.select_uncertain.rounds import Choice, budget_left, choose, eligible, remaining, why_wait, within_budgets
+from services.select_uncertain.rounds import Choice, budget_left, eligible, remaining, why_wait
+from services.select_uncertain.tending import Tending
 
 log = structlog.get_logger()
 
 PART = 500  # ids in one request to score again
+LOOK_AGAIN = timedelta(seconds=1)
+EMPTY_PAUSE = timedelta(seconds=10)  # after a round in which nothing found room, if nothing changes
 RESCORE_PATIENCE = 15.0  # seconds after which what is not scored yet is asked for again
 
 
@@ -31,6 +36,8 @@ class Asking:
         self.service = service
         self.candidates = candidates
         self.policies = policies
+        self.tending = Tending(service, candidates)
+        self._waits: dict[str, tuple[tuple[Any, ...], datetime]] = {}
 
     async def tick(self) -> None:
         """Open the rounds that may open, and ask again for scores that are late."""
@@ -38,8 +45,31 @@ class Asking:
             async with self.service.lock(TURN):
                 await self._request_scores(project.name)
                 policy = await self.policies.current(project.name)
-                if why_wait(self.candidates.pool(project.name), project, policy, self.service.clock.now()) is None:
-                    await self._open_round(project, policy)
+                await self.tending.tend(project.name, policy)
+                if self._may_open(project, policy):
+                    record = await self._open_round(project, policy)
+                    if not record["picks"]:
+                        self._waits[project.name] = (
+                            self._look(project, policy),
+                            self.service.clock.now() + EMPTY_PAUSE,
+                        )
+
+    def _may_open(self, project: ProjectDocument, policy: SelectionPolicy) -> bool:
+        """Whether a round may open. Rules are asked again when something has changed, else once in a while only."""
+        now, what = self.service.clock.now(), self._look(project, policy)
+        before = self._waits.get(project.name)
+        if before and before[0] == what and now - before[1] < LOOK_AGAIN:
+            return False
+        if why_wait(self.candidates.pool(project.name), project, policy, now) is None:
+            return True
+        if policy.where:
+            self._waits[project.name] = (what, now)
+        return False
+
+    def _look(self, project: ProjectDocument, policy: SelectionPolicy) -> tuple[Any, ...]:
+        """What decides whether a round may open, but for the time."""
+        pool = self.candidates.pool(project.name)
+        return (pool.revision, pool.epoch, pool.judged, policy.id, policy.version, project.revision)
 
     async def open_round(
         self, project: ProjectDocument, policy: SelectionPolicy, budget: int | None, dry_run: bool
@@ -47,7 +77,7 @@ class Asking:
         """A round on demand. 409 while nothing can be chosen from, and when the policy's budget is used up."""
         async with self.service.lock(TURN):
             pool = self.candidates.pool(project.name)
-            if not eligible(pool, policy):
+            if not eligible(pool, policy, self.service.clock.now()):
                 wait = why_wait(pool, project, policy, self.service.clock.now())
                 raise Problem(409, "no-candidates", f"There is nothing to choose from: {wait}.")
             if (left := budget_left(pool, policy)) == 0:
@@ -60,25 +90,28 @@ class Asking:
     ) -> dict[str, Any]:
         name = project.name
         pool = self.candidates.pool(name)
-        ready = eligible(pool, policy)
+        now = self.service.clock.now()
+        ready = eligible(pool, policy, now, drawn=True)
         await self.fetch_vectors(pool, [*ready, *pool.in_state("SELECTED", "LABELED")])
         size = remaining(pool, policy) if budget is None else budget
 
         async def write(unit: Unit) -> dict[str, Any]:
-            last = await unit.get(f"rounds:{name}") or {"number": 0}
+            last: dict[str, Any] = await unit.get(f"rounds:{name}") or {"number": 0}
             number = last["number"] + 1
             seed = int(digest(name, str(policy.seed), str(number)).encode().hex()[:12], 16)
-            choices = await asyncio.to_thread(
-                choose, ready, pool.arrays(ready), pool.asked_vectors(), policy, size, seed
-            )
-            choices = within_budgets(choices, pool.asked_by_site, policy.site_budget)
-            record = _round_record(project, policy, pool, number, seed, choices, self.service.clock.now())
+            filled = await asyncio.to_thread(fill, pool, ready, policy, size, seed, now)
+            record = _round_record(project, policy, pool, number, seed, filled, now)
             if dry_run:
                 return {**record, "dry_run": True}
-            await unit.get_many(cand_key(name, choice.candidate.sample_id) for choice in choices)
-            for choice in choices:
+            if not filled.choices:
+                return record  # nothing is asked, so there is no round
+            await unit.get_many(cand_key(name, choice.candidate.sample_id) for choice in filled.choices)
+            for choice in filled.choices:
                 await self._select(unit, name, choice, policy, record)
-            unit.put(f"rounds:{name}", {"number": number}, guard=True)
+            dropped: dict[str, dict[str, int]] = dict(last.get("dropped", {}))
+            dropped[policy.id] = dict(Counter(dropped.get(policy.id, {})) + filled.dropped)
+            unit.put(f"rounds:{name}", {"number": number, "dropped": dropped}, guard=True)
+            unit.then(lambda: _count(policy, filled, name))
             unit.put(f"rnd:{name}:{record['id']}", record)
             return record
 
@@ -102,7 +135,12 @@ class Asking:
             "score": choice.priority,
             "model_version": choice.candidate.version,
             "seed": record["seed"],
+            "at": record["opened_at"],
+            "rules": list(choice.rules),
+            **told(choice.candidate),
         }
+        if (before := stored["decision"]) and "after_epoch" in before:
+            decision["after_epoch"] = before["after_epoch"]
         candidate = choice.candidate.become("SELECTED", decision)
         self.candidates.write(unit, project, candidate, self.service.clock.now())
         event = selected(project, candidate, policy, choice.priority, decision, record["seed"])
@@ -145,7 +183,7 @@ def _round_record(
     pool: ProjectPool,
     number: int,
     seed: int,
-    choices: Sequence[Choice],
+    filled: Filled,
     now: datetime,
 ) -> dict[str, Any]:
     return {
@@ -165,6 +203,13 @@ def _round_record(
                 "trigger": choice.trigger,
                 "strategy": choice.strategy,
             }
-            for choice in choices
+            for choice in filled.choices
         ],
+        "dropped": dict(filled.dropped),
     }
+
+
+def _count(policy: SelectionPolicy, filled: Filled, project: str) -> None:
+    SELECTED.labels(project, policy.id).inc(len(filled.choices))
+    for reason, count in filled.dropped.items():
+        DROPPED.labels(project, policy.id, reason).inc(count)

@@ -1,12 +1,13 @@
 """The pools: kept in step with what is scored, labelled, skipped and withdrawn, and with the model in service."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import structlog
 
-from services.contracts.envelope import Message
+from services.contracts.envelope import Message, Origin
 from services.contracts.events import (
     LabelAccepted,
     LabelRetracted,
@@ -17,20 +18,24 @@ from services.contracts.events import (
     SampleScoringFailed,
     SampleSelected,
     SampleWithdrawn,
+    TaskEvent,
     TaskSkipped,
     Top,
 )
 from services.contracts.projects import SelectionPolicy
 from services.runtime.service import Service
 from services.runtime.unit import Unit
+from services.select_uncertain import opinions, stopping
 from services.select_uncertain.policies import Policies
 from services.select_uncertain.pool import NO_MODEL, Candidate, ProjectPool, State
+from services.select_uncertain.stream import AdaptiveThreshold
 
 log = structlog.get_logger()
 
 TURN = "pool"  # one batch at a time changes the pools of this replica
 REJECTED_KEPT = 50  # versions whose rejection is remembered, longer than a broker redelivers
 SEGMENT = 1000  # ids in an index document
+LIVING: tuple[State, ...] = ("CANDIDATE", "DISCARDED", "SELECTED", "EXPIRED", "LABELED", "SKIPPED", "UNSCORABLE")
 
 
 def cand_key(project: str, sample: str) -> str:
@@ -46,7 +51,9 @@ class Candidates:
         self._pools: dict[str, ProjectPool] = {}
 
     def pool(self, project: str) -> ProjectPool:
-        return self._pools.setdefault(project, ProjectPool(project))
+        if project not in self._pools:
+            self._pools[project] = ProjectPool(project)
+        return self._pools[project]
 
     async def load(self) -> None:
         """Read every project's pool from the store; at start."""
@@ -76,7 +83,8 @@ class Candidates:
         now = self.service.clock.now()
         for message in batch:
             event = message.event
-            record = await unit.get(cand_key(event.project, event.sample_id))
+            key = cand_key(event.project, event.sample_id)
+            record = await unit.get(key)
             known = Candidate.of_record(record) if record else None
             if known and not self._newer(event, known):
                 continue
@@ -87,8 +95,28 @@ class Candidates:
                 event.content.model_dump(),
                 seen_at=now.isoformat(),
                 site=message.siteid,
+                device=message.deviceid or "",
             )
-            self.write(unit, event.project, start.scored(event), now)
+            policy = await self.policies.recent(event.project)
+            candidate = await self._streamed(unit, event.project, start.scored(event), policy)
+            if question := opinions.reranked(event.project, candidate):
+                candidate, reranked = question
+                unit.emit(reranked, message, guard=key)
+            if result := opinions.result(event.project, candidate, policy, self.pool(event.project).active):
+                unit.emit(result, message, guard=key)
+            self.write(unit, event.project, candidate, now, message.origin)
+
+    async def _streamed(self, unit: Unit, project: str, candidate: Candidate, policy: SelectionPolicy) -> Candidate:
+        """The sample with what the stream's thresholds say of it, once, as it comes."""
+        flags = dict(candidate.flags)
+        for flag, leaf in self.pool(project).tree(policy).streams.items():
+            if flag in flags or leaf.score not in candidate.scores:
+                continue
+            key = f"thr:{project}:{flag}"
+            threshold = AdaptiveThreshold(leaf.share, leaf.window, await unit.get(key))
+            (flags[flag],) = threshold.push([candidate.scores[leaf.score]])
+            unit.put(key, threshold.state, guard=True)
+        return candidate if flags == candidate.flags else replace(candidate, flags=flags)
 
     async def unscorable(self, batch: Sequence[Message[SampleScoringFailed]], unit: Unit) -> None:
         """SampleScoringFailed: a sample that no model can read goes to a person at once."""
@@ -102,7 +130,13 @@ class Candidates:
             if record and record["state"] != "CANDIDATE":
                 continue
             policy = await self.policies.current(event.project)
-            decision = {"round_id": "unscorable", "reasons": [f"cannot be scored: {event.error}"], "trigger": "policy"}
+            decision = {
+                "round_id": "unscorable",
+                "policy": {"id": policy.id, "version": policy.version},
+                "reasons": [f"cannot be scored: {event.error}"],
+                "trigger": "policy",
+                "at": now.isoformat(),
+            }
             candidate = Candidate(
                 event.sample_id,
                 "UNSCORABLE",
@@ -111,6 +145,7 @@ class Candidates:
                 decision=decision,
                 seen_at=now.isoformat(),
                 site=message.siteid,
+                device=message.deviceid or "",
             )
             self.write(unit, event.project, candidate, now)
             unit.emit(selected(event.project, candidate, policy, 1.0, decision, 0), message, guard=key)
@@ -138,12 +173,40 @@ class Candidates:
         await self._move(batch, unit, ("LABELED",), "SELECTED")
 
     async def skipped(self, batch: Sequence[Message[TaskSkipped]], unit: Unit) -> None:
-        """TaskSkipped: nobody could answer; it is not asked again."""
-        await self._move(batch, unit, ("SELECTED", "UNSCORABLE"), "SKIPPED")
+        """TaskSkipped: nobody could answer, and it is not asked again; or it has given way, and may be."""
+        await self._read(batch, unit)
+        now = self.service.clock.now()
+        for message in batch:
+            event = message.event
+            record = await unit.get(cand_key(event.project, event.sample_id))
+            if record is None or record["state"] not in ("SELECTED", "UNSCORABLE"):
+                continue
+            candidate = Candidate.of_record(record)
+            decision = candidate.decision or {}
+            if event.lease_epoch <= decision.get("after_epoch", -1):
+                continue  # of an earlier time that it was asked about
+            if event.reason == "evicted":
+                gave_way = {"after_epoch": event.lease_epoch, "gave_way": now.isoformat()}
+                self.write(unit, event.project, candidate.become("CANDIDATE", gave_way), now)
+            else:
+                state: State = "EXPIRED" if event.reason == "expired" else "SKIPPED"
+                self.write(unit, event.project, candidate.become(state), now)
+
+    async def held(self, batch: Sequence[Message[TaskEvent]], unit: Unit) -> None:
+        """TaskLeased: somebody is at it, so it is not to give way. Only remembered; the queue knows best."""
+        await self.service.projects.of_batch(batch)
+        for message in batch:
+            unit.then(lambda event=message.event: self.pool(event.project).leased.add(event.sample_id))
+
+    async def let_go(self, batch: Sequence[Message[TaskEvent]], unit: Unit) -> None:
+        """TaskReleased, TaskExpired: nobody is at it any more."""
+        await self.service.projects.of_batch(batch)
+        for message in batch:
+            unit.then(lambda event=message.event: self.pool(event.project).leased.discard(event.sample_id))
 
     async def withdrawn(self, batch: Sequence[Message[SampleWithdrawn]], unit: Unit) -> None:
         """SampleWithdrawn: forgotten, whatever it was."""
-        await self._move(batch, unit, ("CANDIDATE", "SELECTED", "LABELED", "SKIPPED", "UNSCORABLE"), "WITHDRAWN")
+        await self._move(batch, unit, LIVING, "WITHDRAWN")
 
     # What happens to models.
 
@@ -155,7 +218,7 @@ class Candidates:
             if known["epoch"] >= event.activation_epoch:
                 continue
             serving = {"version": event.version, "epoch": event.activation_epoch, "judged": known["judged"] + 1}
-            self._stand(unit, event.project, {**known, **serving})
+            self._stand(unit, event.project, {**known, **serving, **_measured(known, event.version, event.gate)})
 
     async def judged(self, batch: Sequence[Message[ModelRejected]], unit: Unit) -> None:
         """ModelRejected: the round that waited for the candidate need not wait any longer."""
@@ -164,7 +227,8 @@ class Candidates:
             known = await self._standing(unit, event.project)
             if event.version not in known["rejected"]:
                 rejected = [*known["rejected"], event.version][-REJECTED_KEPT:]
-                self._stand(unit, event.project, {**known, "judged": known["judged"] + 1, "rejected": rejected})
+                told = {"judged": known["judged"] + 1, "rejected": rejected}
+                self._stand(unit, event.project, {**known, **told, **_measured(known, event.version, event.gate)})
 
     async def _standing(self, unit: Unit, project: str) -> dict[str, Any]:
         """The record of what serves and how many models were judged; the pool follows it."""
@@ -183,7 +247,8 @@ class Candidates:
         if record["epoch"] > pool.epoch:
             pool.active, pool.epoch = record["version"], record["epoch"]
             pool.requested_at, pool.requests = None, 0
-        pool.judged = max(pool.judged, record["judged"])
+        if record["judged"] >= pool.judged:
+            pool.judged, pool.history = record["judged"], record.get("history", [])
 
     # Small steps that the above share.
 
@@ -193,8 +258,10 @@ class Candidates:
             return False
         return not known.version or event.model_version == self.pool(event.project).active or known.version == NO_MODEL
 
-    def write(self, unit: Unit, project: str, candidate: Candidate, now: datetime) -> None:
-        unit.put(cand_key(project, candidate.sample_id), candidate.record(), guard=True)
+    def write(
+        self, unit: Unit, project: str, candidate: Candidate, now: datetime, origin: Origin | None = None
+    ) -> None:
+        unit.put(cand_key(project, candidate.sample_id), candidate.record(), guard=True, origin=origin)
         unit.then(lambda: self.pool(project).put(candidate, now))
 
     async def _index(self, batch: Sequence[Message[Any]], unit: Unit) -> None:
@@ -233,6 +300,19 @@ class Candidates:
                 self.pool(message.event.project).put(Candidate.of_record(record), self.service.clock.now())
 
 
+def _measured(known: dict[str, Any], version: str, gate: Mapping[str, Any]) -> dict[str, Any]:
+    """The models judged, with this one once."""
+    history = [row for row in known.get("history", []) if row["version"] != version]
+    row = stopping.judged(version, gate)
+    return {"history": [*history, row][-stopping.KEPT :]} if row else {}
+
+
+def told(candidate: Candidate) -> dict[str, Any]:
+    """What the model said of a sample, as a decision about it remembers."""
+    top = candidate.top or {}
+    return {"outcome": top.get("label"), "confidence": top.get("confidence"), "scores": candidate.scores}
+
+
 def selected(
     project: str,
     candidate: Candidate,
@@ -257,6 +337,7 @@ def selected(
             "required_labels": policy.required_labels,
             "trigger": trigger,
             "is_audit": trigger == "audit",
+            "weight": policy.weight,
             "prelabel": Top(**candidate.top).model_dump() if candidate.top else None,
             "model_version": candidate.version,
         }

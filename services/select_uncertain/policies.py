@@ -1,5 +1,6 @@
 """Collection policies: versioned documents; a project's own is the first, and the newest is in force."""
 
+from datetime import datetime, timedelta
 from typing import Any
 
 from services.contracts.events import PolicyUpdated
@@ -10,21 +11,37 @@ from services.runtime.service import Service, transact
 from services.runtime.unit import Unit
 from services.select_uncertain.strategies import STRATEGIES
 
+RECENT = timedelta(seconds=1)
+
 
 class Policies:
     """The policies of each project, by id and version."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._read: dict[str, tuple[datetime, Any, SelectionPolicy]] = {}
 
     async def current(self, project: str) -> SelectionPolicy:
         """The policy in force: one put here, else the one in the project's document."""
         key = f"pol:{project}"
         entry = (await self._service.state.get([key])).get(key)
-        if entry and entry.value["current"]:
-            return SelectionPolicy.model_validate(entry.value["current"])
-        document = await self._service.projects.need(project)
-        return document.policy
+        stored = entry.value["current"] if entry else None
+        before = self._read.get(project)
+        if not stored:
+            policy = (await self._service.projects.need(project)).policy
+        elif before and before[1] == stored:
+            policy = before[2]
+        else:
+            policy = SelectionPolicy.model_validate(stored)
+        self._read[project] = (self._service.clock.now(), stored, policy)
+        return policy
+
+    async def recent(self, project: str) -> SelectionPolicy:
+        """The policy that was in force a second ago at most, for what happens with every batch."""
+        known = self._read.get(project)
+        if known and self._service.clock.now() - known[0] < RECENT:
+            return known[2]
+        return await self.current(project)
 
     async def put(self, project: str, policy_id: str, policy: SelectionPolicy, if_match: str | None) -> dict[str, Any]:
         """A new version; `if_match` is the version that it replaces, as an ETag."""
@@ -43,9 +60,13 @@ class Policies:
             unit.put(f"pol:{project}", {"current": document, "versions": versions}, guard=True)
             unit.put(f"pol:{project}:{policy_id}:{new.version}", document)
             unit.emit(PolicyUpdated(project=project, policy_id=policy_id, version=new.version, document=document))
+            unit.then(lambda: self._forget(project))
             return document
 
         return await transact(self._service, write)
+
+    def _forget(self, project: str) -> None:
+        self._read.pop(project, None)
 
     async def get(self, project: str, policy_id: str, version: int | None = None) -> dict[str, Any]:
         """One version of a policy, the newest by default."""

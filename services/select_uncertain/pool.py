@@ -1,17 +1,24 @@
 """What this service knows of a project's samples: scores, where their embeddings lie, and what became of them."""
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
 import numpy as np
 
 from services.contracts.events import SampleScored
+from services.contracts.projects import SelectionPolicy
+from services.select_uncertain.audit import Estimate, estimate
+from services.select_uncertain.budgets import Asked, Ledger
+from services.select_uncertain.rules import Facts, Room, Tree
 from services.select_uncertain.strategies import Pool
 
-State = Literal["CANDIDATE", "SELECTED", "LABELED", "SKIPPED", "UNSCORABLE", "WITHDRAWN"]
+State = Literal["CANDIDATE", "DISCARDED", "SELECTED", "EXPIRED", "LABELED", "SKIPPED", "UNSCORABLE", "WITHDRAWN"]
+ENDED: dict[State, str] = {"LABELED": "labelled", "SKIPPED": "skipped", "WITHDRAWN": "skipped", "EXPIRED": "expired"}
+
+Place = Literal["site", "device"]
 
 NO_MODEL = "none"
 
@@ -30,6 +37,13 @@ class Candidate:
     decision: dict[str, Any] | None = None
     seen_at: str = ""
     site: str = ""
+    device: str = ""
+    scores: dict[str, float] = field(default_factory=dict)
+    captured_at: str = ""
+    stream: str | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    flags: dict[str, bool] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -37,26 +51,61 @@ class Candidate:
     @classmethod
     def of_record(cls, record: dict[str, Any]) -> "Candidate":
         known = {name: record[name] for name in cls.__dataclass_fields__ if name in record}
-        return cls(**{**known, "probabilities": tuple(known.get("probabilities", ()))})
+        lists = {name: tuple(known.get(name, ())) for name in ("probabilities", "tags")}
+        return cls(**{**known, **lists})
 
     def scored(self, event: SampleScored) -> "Candidate":
-        """This sample, with the scores of another model version."""
-        return Candidate(
-            sample_id=self.sample_id,
-            state=self.state,
+        """This sample, with the scores of another model version; what was said of it before stays."""
+        return replace(
+            self,
             version=event.model_version,
-            content=self.content,
             probabilities=tuple(event.probabilities),
             top=event.top.model_dump() if event.top else None,
             embedding=event.embedding_ref.model_dump() if event.embedding_ref else None,
-            decision=self.decision,
-            seen_at=self.seen_at,
-            site=self.site,
+            scores=dict(event.scores),
+            captured_at=event.captured_at.isoformat() if event.captured_at else self.captured_at,
+            stream=event.stream_id or self.stream,
+            attributes=dict(event.attributes) or self.attributes,
+            tags=tuple(event.tags) or self.tags,
         )
 
+    @property
+    def asked(self) -> bool:
+        """Whether a person was ever asked about it; a label made elsewhere, or a question that gave way, is none."""
+        return bool(self.decision and "round_id" in self.decision)
+
+    @property
+    def trigger(self) -> str:
+        return (self.decision or {}).get("trigger", "")
+
+    def facts(self, active: str) -> Facts:
+        """What rules may ask of it; a sample that came without a time counts as captured when it was seen."""
+        top = self.top or {}
+        return Facts(
+            sample_id=self.sample_id,
+            captured_at=datetime.fromisoformat(self.captured_at or self.seen_at or "1970-01-01T00:00:00+00:00"),
+            confidence=top.get("confidence"),
+            outcome=top.get("label"),
+            scores=self.scores,
+            attributes=self.attributes,
+            tags=self.tags,
+            stream=self.stream,
+            site=self.site,
+            device=self.device,
+            version=self.version,
+            active=active,
+            flags=self.flags,
+        )
+
+    def question(self) -> Asked:
+        """What the ledger takes down of it, as of when it was asked about."""
+        decision = self.decision or {}
+        asked = replace(self.facts(""), outcome=decision.get("outcome", (self.top or {}).get("label")))
+        at = datetime.fromisoformat(decision.get("at") or self.seen_at or "1970-01-01T00:00:00+00:00")
+        return Asked(at, asked, ENDED.get(self.state), self.trigger in ("audit", "control"))
+
     def become(self, state: State, decision: dict[str, Any] | None = None) -> "Candidate":
-        changed = {**self.record(), "state": state, "decision": decision or self.decision}
-        return Candidate.of_record(changed)
+        return replace(self, state=state, decision=decision or self.decision)
 
 
 @dataclass
@@ -71,8 +120,14 @@ class ProjectPool:
     requested_at: datetime | None = None  # when the last rescoring was asked for
     requests: int = 0  # rescorings asked for since the activation
     judged: int = 0  # models judged so far
+    history: list[dict[str, Any]] = field(default_factory=list)  # models judged, as the stop rule wants them
     indexed: set[str] = field(default_factory=set)  # samples that a segment of the index names
+    leased: set[str] = field(default_factory=set)  # questions that somebody is at, as far as is known here
+    leaving: dict[str, tuple[datetime, int]] = field(default_factory=dict)  # those asked to give way: when, how often
     _vectors: dict[str, np.ndarray] = field(default_factory=dict)
+    _tree: Tree = field(default_factory=lambda: Tree(None))
+    _settled: dict[str, tuple[Candidate, str, list[int | None], bool]] = field(default_factory=dict)
+    revision: int = 0  # grows with every change of a sample
 
     def put(self, candidate: Candidate, now: datetime) -> None:
         known = self.candidates.get(candidate.sample_id)
@@ -80,6 +135,10 @@ class ProjectPool:
             self._vectors.pop(candidate.sample_id, None)
             self.changed_at = now
         self.candidates[candidate.sample_id] = candidate
+        self.revision += 1
+        if candidate.state != "SELECTED":
+            self.leased.discard(candidate.sample_id)
+            self.leaving.pop(candidate.sample_id, None)
 
     def in_state(self, *states: State) -> list[Candidate]:
         return [candidate for candidate in self.candidates.values() if candidate.state in states]
@@ -87,12 +146,45 @@ class ProjectPool:
     @property
     def asked(self) -> int:
         """Samples that a person was ever asked about; labels made elsewhere are not among them."""
-        return self.asked_by_site.total()
+        return self.asked_by("site").total()
+
+    def asked_by(self, place: Place) -> Counter[str]:
+        """The same, by the site or the device that they came from."""
+        return Counter(getattr(c, place) for c in self.candidates.values() if c.asked)
 
     @property
-    def asked_by_site(self) -> Counter[str]:
-        """The same, by the site that they came from."""
-        return Counter(c.site for c in self.candidates.values() if c.decision and "round_id" in c.decision)
+    def seen(self) -> int:
+        """Samples that were scored or embedded."""
+        return sum(1 for candidate in self.candidates.values() if candidate.version)
+
+    def tree(self, policy: SelectionPolicy) -> Tree:
+        """The policy's rules; what they said of samples is remembered until they change."""
+        if self._tree.rule != policy.where:
+            self._tree, self._settled = Tree(policy.where), {}
+        return self._tree
+
+    def ledger(self, now: datetime) -> Ledger:
+        """What was asked so far."""
+        return Ledger((c.question() for c in self.candidates.values() if c.asked), self.seen, now)
+
+    def passes(self, candidate: Candidate, tree: Tree, room: Room | None) -> bool:
+        """Whether a tree of `tree()` lets this sample be asked about now."""
+        if tree.rule is None:
+            return True
+        known = self._settled.get(candidate.sample_id)
+        if known is None or known[0] is not candidate or known[1] != self.active:
+            settled = tree.settled(candidate.facts(self.active))
+            known = (candidate, self.active, settled, tree.passes(settled, lambda: candidate.facts(self.active), None))
+            self._settled[candidate.sample_id] = known
+        if room is None or (tree.rises and not known[3]):
+            return known[3]
+        return tree.passes(known[2], lambda: candidate.facts(self.active), room)
+
+    def audited(self, trigger: str) -> Estimate:
+        """Errors of the active model among the answered `audit` (or `control`) questions that were put under it."""
+        decisions = [c.decision for c in self.in_state("LABELED") if c.decision and c.trigger == trigger]
+        mine = [d for d in decisions if d.get("model_version") == self.active and d.get("outcome") is not None]
+        return estimate((str(d["outcome"]), d["label"]) for d in mine)
 
     @property
     def _trained(self) -> list[Candidate]:
@@ -154,11 +246,12 @@ class ProjectPool:
             return Pool(embeddings)
         return Pool(embeddings, np.array([c.probabilities for c in candidates], np.float32))
 
-    def asked_vectors(self) -> np.ndarray:
-        """Embeddings (M, D) of the samples asked so far, in the active model's space."""
+    def asked_vectors(self, more: Sequence[str] = ()) -> np.ndarray:
+        """Embeddings (M, D) of the samples asked so far, in the active model's space; `more` are about to be asked."""
         asked = [
             self._vectors[c.sample_id]
             for c in self.in_state("SELECTED", "LABELED")
             if c.version == self.active and c.sample_id in self._vectors
         ]
+        asked += [self._vectors[sample] for sample in more]
         return np.stack(asked) if asked else np.zeros((0, 1), np.float32)

@@ -1,48 +1,80 @@
 """Rounds: when one may open, and whom it asks about. Pure."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 
 from services.contracts.events import Trigger
 from services.contracts.projects import ProjectDocument, SelectionPolicy
-from services.select_uncertain.pool import NO_MODEL, Candidate, ProjectPool
+from services.select_uncertain import stopping
+from services.select_uncertain.pool import NO_MODEL, Candidate, Place, ProjectPool
+from services.select_uncertain.rules import chance
 from services.select_uncertain.strategies import STRATEGIES, Pool
+
+Limits = Mapping[Place, tuple[int, Counter[str]]]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A sample that a round asks about, how urgently (0..1), and why."""
+    """A sample that a round asks about, how urgently (0..1), and why; `rules` is what the policy's tree says of it."""
 
     candidate: Candidate
     priority: float
     reasons: tuple[str, ...]
     trigger: Trigger
     strategy: str
+    rules: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def drawn(self) -> bool:
+        """Whether chance chose it, and no strategy."""
+        return self.trigger in ("control", "audit")
 
 
-def eligible(pool: ProjectPool, policy: SelectionPolicy) -> list[Candidate]:
-    """What a round may choose from: ready, of a site that the policy is for, and within that site's budget."""
+def eligible(pool: ProjectPool, policy: SelectionPolicy, now: datetime, drawn: bool = False) -> list[Candidate]:
+    """What a strategy may choose from: ready, of the policy's sites and devices, within their budgets, passed by its rules.
+
+    With `drawn`, what chance may choose from: quotas of a class and the like leave nothing out there.
+    """
     ready = pool.ready()
-    if policy.sites is not None:
-        ready = [candidate for candidate in ready if candidate.site in policy.sites]
-    if policy.site_budget is not None:
-        asked, most = pool.asked_by_site, policy.site_budget
-        ready = [candidate for candidate in ready if asked[candidate.site] < most]
-    return ready
+    for place, named in (("site", policy.sites), ("device", policy.devices)):
+        if named is not None:
+            ready = [candidate for candidate in ready if getattr(candidate, place) in named]
+    limits = budgets(pool, policy)
+    ready = [candidate for candidate in ready if _allowed(candidate, limits)]
+    tree = pool.tree(policy)
+    if tree.rule is None:
+        return ready
+    room = pool.ledger(now) if tree.counts else None
+    if room and drawn:
+        room = room.drawn()
+    return [candidate for candidate in ready if pool.passes(candidate, tree, room)]
 
 
-def within_budgets(choices: Sequence[Choice], asked: Counter[str], most: int | None) -> list[Choice]:
-    """The choices, in their order, without those that would take a site over its budget."""
-    kept, counts = [], Counter(asked)
+def budgets(pool: ProjectPool, policy: SelectionPolicy) -> Limits:
+    """Labels that may be asked for of each site or device in all, and how many were; only where there is a limit."""
+    most: dict[Place, int | None] = {"site": policy.site_budget, "device": policy.device_budget}
+    return {place: (limit, pool.asked_by(place)) for place, limit in most.items() if limit is not None}
+
+
+def within_budgets(choices: Sequence[Choice], limits: Limits) -> list[Choice]:
+    """The choices, in their order, without those that would take a site or a device over its budget."""
+    limits = {place: (most, Counter(asked)) for place, (most, asked) in limits.items()}
+    kept = []
     for choice in choices:
-        if most is None or counts[choice.candidate.site] < most:
-            counts[choice.candidate.site] += 1
+        if _allowed(choice.candidate, limits):
+            for place, (_, asked) in limits.items():
+                asked[getattr(choice.candidate, place)] += 1
             kept.append(choice)
     return kept
+
+
+def _allowed(candidate: Candidate, limits: Limits) -> bool:
+    return all(asked[getattr(candidate, place)] < most for place, (most, asked) in limits.items())
 
 
 def remaining(pool: ProjectPool, policy: SelectionPolicy) -> int:
@@ -57,6 +89,11 @@ def budget_left(pool: ProjectPool, policy: SelectionPolicy) -> int | None:
     return None if policy.budget is None else max(0, policy.budget - pool.asked)
 
 
+def stop_verdict(pool: ProjectPool, policy: SelectionPolicy) -> dict[str, Any]:
+    """Whether more labels still help, as the policy's stop rule sees it."""
+    return stopping.verdict(policy.stop, [row["accuracy"] for row in pool.history], pool.audited("audit"))
+
+
 def why_wait(pool: ProjectPool, project: ProjectDocument, policy: SelectionPolicy, now: datetime) -> str | None:
     """Why no round opens now, in words; None when one may."""
     low_water = policy.batch // 2 if policy.low_water is None else policy.low_water
@@ -65,13 +102,21 @@ def why_wait(pool: ProjectPool, project: ProjectDocument, policy: SelectionPolic
         return f"{open_tasks} tasks are still open; a round opens below {max(low_water, 1)}"
     if remaining(pool, policy) == 0:
         return f"the budget of {policy.budget} labels is used up"
+    if policy.stop and policy.stop.pause and (verdict := stop_verdict(pool, policy))["paused"]:
+        return f"selection is paused by the policy's stop rule: {verdict['why']}"
     if waits_for_model(pool, project, policy, now):
         return f"{pool.new_labels} new labels are in: a model is being trained"
     if stale := pool.stale("CANDIDATE"):
         return f"{len(stale)} samples are still to be scored by {pool.active}"
-    ready = len(eligible(pool, policy))
+    return _too_few(pool, policy, now)
+
+
+def _too_few(pool: ProjectPool, policy: SelectionPolicy, now: datetime) -> str | None:
+    ready = len(eligible(pool, policy, now))
     if ready == 0 and pool.ready():
-        return "no sample that waits is of a site that the policy may still ask about"
+        if policy.where is not None:
+            return "no sample that waits passes the policy's rules now; POST /v1/policies/{id}:test says which fail"
+        return "no sample that waits is of a site or device that the policy may still ask about"
     if ready == 0:
         return "no sample waits to be chosen"
     if pool.asked:
@@ -93,21 +138,35 @@ def waits_for_model(pool: ProjectPool, project: ProjectDocument, policy: Selecti
 
 
 def choose(
-    ready: Sequence[Candidate], arrays: Pool, asked: np.ndarray, policy: SelectionPolicy, budget: int, seed: int
+    ready: Sequence[Candidate],
+    arrays: Pool,
+    asked: np.ndarray,
+    policy: SelectionPolicy,
+    budget: int,
+    seed: int,
+    barred: Collection[int] = (),
 ) -> list[Choice]:
     """Up to `budget` of `ready`: a random control, an audit of the confident, the rest by the strategy.
 
     `arrays` are the embeddings (N, D) and probabilities (N, C) of `ready`; `asked` (M, D) of what is asked already.
+    `barred` indices are not for the strategy, but for chance.
     """
     rng = np.random.default_rng(seed)
     chosen: dict[int, Choice] = {}
+
+    def draw(indices: Sequence[int], trigger: Trigger, why: Callable[[int], str]) -> None:
+        for index in indices:
+            chosen[index] = Choice(ready[index], 0.5, (why(index),), trigger, "random")
+
     if arrays.probabilities is not None and budget > policy.control + policy.audit:
-        for index in rng.permutation(len(ready))[: policy.control]:
-            chosen[int(index)] = Choice(ready[index], 0.5, ("random control",), "control", "random")
-        for index in _confident(arrays.probabilities, policy, rng, chosen):
-            reason = f"audit of a prediction at {arrays.probabilities[index].max():.2f}"
-            chosen[index] = Choice(ready[index], 0.5, (reason,), "audit", "random")
-    rest = np.array([i for i in range(len(ready)) if i not in chosen], dtype=int)
+        p = arrays.probabilities
+        draw([int(i) for i in rng.permutation(len(ready))[: policy.control]], "control", lambda _: "random control")
+        sure = np.flatnonzero(p.max(axis=1) >= policy.confident)
+        audit = [int(i) for i in rng.permutation(sure) if int(i) not in chosen][: policy.audit]
+        share = [i for i in _by_share(ready, sure, policy) if i not in chosen and i not in audit]
+        audit += share[: max(0, budget // 2 - len(chosen) - len(audit))]
+        draw(audit, "audit", lambda i: f"audit of a prediction at {p[i].max():.2f}")
+    rest = np.array([i for i in range(len(ready)) if i not in chosen and i not in barred], dtype=int)
     name = policy.strategy if arrays.probabilities is not None else policy.cold_start
     probabilities = None if arrays.probabilities is None else arrays.probabilities[rest]
     pool = Pool(arrays.embeddings[rest], probabilities)
@@ -117,8 +176,10 @@ def choose(
     return list(chosen.values())
 
 
-def _confident(
-    probabilities: np.ndarray, policy: SelectionPolicy, rng: np.random.Generator, taken: dict[int, Choice]
-) -> list[int]:
-    sure = np.flatnonzero(probabilities.max(axis=1) >= policy.confident)
-    return [int(i) for i in rng.permutation(sure) if int(i) not in taken][: policy.audit]
+def _by_share(ready: Sequence[Candidate], sure: np.ndarray, policy: SelectionPolicy) -> list[int]:
+    """Those of the confident that `audit_share` draws. Each model's predictions are drawn from anew: what is left of an
+    earlier draw is no random sample any more."""
+    if policy.audit_share == 0.0:
+        return []
+    drawn = {int(i): chance("audit", str(policy.seed), ready[i].version, ready[i].sample_id) for i in sure}
+    return sorted((i for i, at in drawn.items() if at < policy.audit_share), key=drawn.__getitem__)

@@ -1,7 +1,6 @@
 """REST of select-uncertain: policies, rounds, candidates, decisions, statistics."""
 
-from bisect import bisect_right
-from collections import Counter
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -12,9 +11,13 @@ from services.contracts.problem import Problem, not_found
 from services.contracts.projects import SelectionPolicy
 from services.runtime import http
 from services.runtime.access import Project, needs
+from services.select_uncertain import stats
 from services.select_uncertain.asking import Asking
 from services.select_uncertain.policies import check_strategies
-from services.select_uncertain.rounds import choose, why_wait
+from services.select_uncertain.rounds import why_wait
+from services.select_uncertain.rules import Tree
+from services.select_uncertain.stream import TopK
+from services.select_uncertain.trial import PolicyTest, tried
 
 PolicyId = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 
@@ -27,15 +30,6 @@ class RoundRequest(BaseModel):
     policy: str | None = Field(default=None, description="id of a policy; default: the one in force")
     budget: int | None = Field(default=None, gt=0, le=10_000)
     dry_run: bool = False
-
-
-class PolicyTest(BaseModel):
-    """What a policy would choose, of the samples that wait."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    policy: SelectionPolicy | None = None
-    samples: list[str] | None = Field(default=None, max_length=10_000)
 
 
 def routes(asking: Asking) -> APIRouter:
@@ -73,20 +67,14 @@ def _policy_routes(router: APIRouter, asking: Asking) -> None:
 
     @router.post("/v1/policies/{policy_id}:test", dependencies=[needs("operator")])
     async def test_policy(policy_id: str, body: PolicyTest, project: Project) -> dict[str, Any]:
-        stored = await asking.policies.get(project, policy_id)
-        policy = body.policy or SelectionPolicy.model_validate(stored)
+        await asking.service.projects.need(project)
+        policy = body.policy
+        if policy is None:
+            policy = SelectionPolicy.model_validate(await asking.policies.get(project, policy_id))
         check_strategies(policy)
-        return await _dry_run(asking, project, policy, body.samples)
-
-
-async def _dry_run(asking: Asking, project: str, policy: SelectionPolicy, samples: list[str] | None) -> dict[str, Any]:
-    pool = asking.candidates.pool(project)
-    wanted = None if samples is None else set(samples)
-    ready = [c for c in pool.ready() if wanted is None or c.sample_id in wanted]
-    await asking.fetch_vectors(pool, ready)
-    choices = choose(ready, pool.arrays(ready), pool.asked_vectors(), policy, policy.batch, policy.seed)
-    picks = [{"sample_id": c.candidate.sample_id, "score": c.priority, "reasons": c.reasons} for c in choices]
-    return {"considered": len(ready), "picks": picks}
+        pool = asking.candidates.pool(project)
+        await asking.fetch_vectors(pool, [*pool.ready(), *pool.in_state("SELECTED", "LABELED")])
+        return await tried(pool, policy, body, asking.service.clock.now())
 
 
 def _round_routes(router: APIRouter, asking: Asking) -> None:
@@ -117,35 +105,46 @@ def _read_routes(router: APIRouter, asking: Asking) -> None:
         cursor: str | None = None,
     ) -> dict[str, Any]:
         await asking.service.projects.need(project)
-        ready = asking.candidates.pool(project).in_state("CANDIDATE")
-        rows = [{"sample_id": c.sample_id, "score": _margin(c.probabilities), "version": c.version} for c in ready]
-        return http.page(*_page(rows, sort, limit, http.read_cursor(cursor)))
+        waiting = {c.sample_id: c for c in asking.candidates.pool(project).in_state("CANDIDATE")}
+        score = {name: stats.margin(c.probabilities) for name, c in waiting.items()}
+        names, more = _page(score, sort, limit, http.read_cursor(cursor))
+        rows = [{"sample_id": name, "score": score[name], "version": waiting[name].version} for name in names]
+        return http.page(rows, more)
 
     @router.get("/v1/decisions/{sample_id}", dependencies=[needs("viewer")])
     async def decision(sample_id: str, project: Project) -> dict[str, Any]:
-        candidate = asking.candidates.pool(project).candidates.get(sample_id)
+        pool = asking.candidates.pool(project)
+        candidate = pool.candidates.get(sample_id)
         if candidate is None:
             raise not_found("sample", sample_id)
-        return {"sample_id": sample_id, "state": candidate.state, "decision": candidate.decision}
+        shown = {"sample_id": sample_id, "state": candidate.state, "decision": candidate.decision}
+        if candidate.state == "CANDIDATE" and candidate.version:
+            policy = await asking.policies.current(project)
+            judged = Tree(policy.where).judge(candidate.facts(pool.active), pool.ledger(asking.service.clock.now()))
+            reference = {"id": policy.id, "version": policy.version}
+            shown["now"] = {"policy": reference, "passed": judged.passed, "rules": judged.told()}
+        return shown
 
     @router.get("/v1/stats", dependencies=[needs("viewer")])
-    async def stats(project: Project) -> dict[str, Any]:
+    async def get_stats(project: Project) -> dict[str, Any]:
         return await _stats(asking, project)
 
 
 def _page(
-    rows: list[dict[str, Any]], sort: Literal["score", "id"], limit: int, cursor: str | None
-) -> tuple[list[dict[str, Any]], str | None]:
-    """Rows behind the cursor, the place of a row in the order: it holds when the row has gone meanwhile."""
-
-    def place(row: dict[str, Any]) -> tuple[float, str]:
-        return (-row["score"] if sort == "score" else 0.0), row["sample_id"]
-
-    rows.sort(key=place)
+    score: Mapping[str, float], sort: Literal["score", "id"], limit: int, cursor: str | None
+) -> tuple[list[str], str | None]:
+    """Samples behind the cursor, the place of one in the order: it holds when the sample has gone meanwhile."""
+    last, after = _place(cursor) if cursor is not None else (np.inf, "")
+    names = np.array(sorted(score), dtype=np.str_)
+    values = np.array([score[name] for name in names]) if sort == "score" else np.zeros(len(names))
     if cursor is not None:
-        rows = rows[bisect_right(rows, _place(cursor), key=place) :]
-    more = "{!r} {}".format(*place(rows[limit - 1])) if len(rows) > limit else None
-    return rows[:limit], more
+        behind = (values < last) | ((values == last) & (names > after))
+        names, values = names[behind], values[behind]
+    top = TopK(limit + 1)
+    top.push(values, names)
+    found = top.best()
+    more = "{1!r} {0}".format(*found[limit - 1]) if len(found) > limit else None
+    return [name for name, _ in found[:limit]], more
 
 
 def _place(cursor: str) -> tuple[float, str]:
@@ -160,27 +159,11 @@ async def _stats(asking: Asking, project: str) -> dict[str, Any]:
     document = await asking.service.projects.need(project)
     pool = asking.candidates.pool(project)
     policy = await asking.policies.current(project)
-    states = Counter(candidate.state for candidate in pool.candidates.values())
-    triggers = Counter(c.decision.get("trigger", "import") for c in pool.candidates.values() if c.decision)
-    scores = [_margin(c.probabilities) for c in pool.in_state("CANDIDATE") if c.probabilities]
-    histogram = np.histogram(scores, bins=10, range=(0, 1))[0].tolist()
+    key = f"rounds:{project}"
+    rounds = (await asking.service.state.get([key])).get(key)
+    dropped = rounds.value.get("dropped", {}) if rounds else {}
     return {
-        "seen": sum(1 for candidate in pool.candidates.values() if candidate.version),
-        "states": dict(states),
-        "asked": pool.asked,
-        "open": pool.open_tasks,
-        "by_trigger": dict(triggers),
-        "model_version": pool.active,
-        "to_rescore": len(pool.stale("CANDIDATE")) if pool.epoch else 0,
-        "new_labels": pool.new_labels,
-        "score_histogram": histogram,
+        **stats.of_pool(pool),
+        **await stats.of_policy(pool, policy, dropped),
         "waiting_for": why_wait(pool, document, policy, asking.service.clock.now()),
     }
-
-
-def _margin(probabilities: tuple[float, ...]) -> float:
-    """Uncertainty by margin, 0..1; 1 when there is no model's opinion."""
-    if len(probabilities) < 2:
-        return 1.0
-    second, first = sorted(probabilities)[-2:]
-    return 1.0 - (first - second)

@@ -13,13 +13,24 @@ from services.contracts.events import (
     ModelRejected,
     ModelRolledBack,
     ProjectUpdated,
+    SampleEvicted,
+    SampleReranked,
     SampleSelected,
     SampleWithdrawn,
+    ScoresSummarised,
     TaskSkipped,
 )
 from services.contracts.projects import ProjectDocument
 
-UP: tuple[type[Event], ...] = (SampleSelected, SampleWithdrawn, ModelLoaded, ModelLoadFailed)
+UP: tuple[type[Event], ...] = (
+    SampleSelected,
+    SampleReranked,
+    SampleEvicted,
+    SampleWithdrawn,
+    ModelLoaded,
+    ModelLoadFailed,
+    ScoresSummarised,
+)
 """A sample leaves the site when it is asked about, and never otherwise."""
 
 DOWN: tuple[type[Event], ...] = (

@@ -30,6 +30,8 @@ VALUES: dict[str, Any] = {
     "policy": {"id": "default", "version": 1},
     "snapshot": {"id": "s", "sha256": "0", "uri": "blob:s"},
     "captured_at": NOW,
+    "until": NOW,
+    "confidence": [1],
     "reasons": ["x"],
     "sample_ids": ["smp_1"],
     "document": {},
@@ -49,6 +51,8 @@ def example(kind: type[Event]) -> Event:
             values[name] = VALUES.get(name, guess)
     if kind is events.SampleRejected:
         values["reason"] = "type"
+    if kind is events.SampleEvicted:
+        values["why"] = "expired"
     return kind.model_validate(values)
 
 
