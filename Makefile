@@ -54,8 +54,9 @@ test-edge: setup ## Run the IoT Edge manifest in network namespaces, and close t
 test-traces: setup ## Follow samples through the real stack into a collector of OpenTelemetry (the first time: about three minutes)
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/traces
 
-test-sources: $(STAMP) ## Read cameras, recordings and OPC UA servers, the RTSP server of Debian's GStreamer with them
-	HALFSURE_REQUIRE_RTSP=1 $(PYTEST) tests/sources
+test-sources: setup ## Read cameras, recordings and OPC UA servers, the RTSP server of Debian's GStreamer with them
+	HALFSURE_REQUIRE_RTSP=1 HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/sources tests/service/test_sources.py \
+	  tests/service/test_ingest_command.py
 
 test-queue: setup ## Claims with a million tasks, and 64 annotators under kills (about 10 minutes; out/labels/report.json)
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/labels/test_crowd.py tests/labels/test_claims.py -s
