@@ -24,6 +24,8 @@ PYTEST := $(BIN)/python -m pytest
 .PHONY: help setup demo smoke test test-profiles test-k8s test-tilt test-sources tilt images check bench up down doctor lock clean
 .PHONY: help setup demo smoke test test-profiles test-k8s test-tilt tilt images check bench bench-selection up down doctor lock clean
 .PHONY: help setup demo smoke test test-queue test-profiles test-k8s test-tilt tilt images check bench up down doctor lock clean
+.PHONY: help setup demo smoke test test-queue test-profiles test-edge test-traces test-sources test-k8s test-tilt \
+  tilt images check bench bench-selection up down doctor lock clean
 
 help: ## Show what there is to do
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,8 +60,11 @@ test-training: setup ## 50 promotions under load, duplicated labels, a roll-back
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/promotions -s
 test-traces: setup ## Follow samples through the real stack into a collector of OpenTelemetry (the first time: about three minutes)
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/traces
-test-sources: $(STAMP) ## Read cameras, recordings and OPC UA servers, the RTSP server of Debian's GStreamer with them
-	HALFSURE_REQUIRE_RTSP=1 $(PYTEST) tests/sources
+
+test-sources: setup ## Read cameras, recordings and OPC UA servers, the RTSP server of Debian's GStreamer with them
+	HALFSURE_REQUIRE_RTSP=1 HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/sources tests/service/test_sources.py \
+	  tests/service/test_ingest_command.py
+
 test-queue: setup ## Claims with a million tasks, and 64 annotators under kills (about 10 minutes; out/labels/report.json)
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/labels/test_crowd.py tests/labels/test_claims.py -s
 
@@ -111,7 +116,6 @@ lock: ## Pin all packages anew, with hashes and no download addresses
 	uv pip compile --group bench --universal --python-version 3.11 --constraint $(LOCK) \
 	  --generate-hashes --no-emit-index-url --no-annotate --upgrade --quiet \
 	  --custom-compile-command "make lock" --output-file requirements/bench.txt
-	@# What goes into each service's image: a part of the same lock, never another version.
 	@# What goes into each service's image: a part of the same lock, never another version. Images take wheels alone, but
 	@# for what the device SDK of uplink needs: its paho-mqtt exists as source (pure Python) only.
 	@for service in $(SERVICES); do echo "requirements/$$service.txt"; \
@@ -120,7 +124,7 @@ lock: ## Pin all packages anew, with hashes and no download addresses
 	    $$([ $$service != uplink ] || echo "--no-binary paho-mqtt --emit-build-options") \
 	    --custom-compile-command "make lock" --output-file requirements/$$service.txt || exit 1; done
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra ingest --extra sources --extra azure \
-	  --constraint $(LOCK) --generate-hashes --no-emit-index-url --no-annotate --quiet \
+	  --extra otel --constraint $(LOCK) --generate-hashes --no-emit-index-url --no-annotate --quiet \
 	  --custom-compile-command "make lock" --output-file requirements/ingest-sources.txt
 
 clean: ## Remove the Python environment and all caches of this folder (the state in .halfsure stays)

@@ -186,7 +186,8 @@ def _references(overlay: _Overlay) -> Iterator[str]:
             claim = volume.get("persistentVolumeClaim", {}).get("claimName")
             if claim and not overlay.has("PersistentVolumeClaim", claim):
                 yield f"{_name(one)}: there is no PersistentVolumeClaim {claim!r}"
-            secret = volume.get("secret", {}).get("secretName")
+            wanted = volume.get("secret", {})
+            secret = None if wanted.get("optional") else wanted.get("secretName")
             if secret and secret not in SECRETS:
                 yield f"{_name(one)}: nobody makes the secret {secret!r}"
         for container in pod["containers"]:

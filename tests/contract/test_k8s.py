@@ -237,6 +237,24 @@ def test_every_way_to_scale_fits_the_local_overlay(tmp_path: Path, part: str) ->
     assert faults(objects, ROOT / SCHEMAS) == []
 
 
+def test_sources_reach_ingest_and_ingest_their_devices(tmp_path: Path) -> None:
+    parts = {"resources": [OVERLAYS / "local"], "components": [ROOT / "deploy" / "k8s" / "parts" / "sources"]}
+    listed = {key: [os.path.relpath(folder, tmp_path.resolve()) for folder in value] for key, value in parts.items()}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump({**listed, "namespace": "halfsure"}))
+    objects = render(tmp_path)
+    assert faults(objects, ROOT / SCHEMAS) == []
+    for each in (each for each in objects if each["kind"] == "Deployment"):
+        pod = each["spec"]["template"]["spec"]
+        variables = {row["name"]: row.get("value") for row in pod["containers"][0].get("env", ())}
+        mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0].get("volumeMounts", ())}
+        mine = each["metadata"]["name"] == "halfsure-ingest"
+        assert ("sources" in mounts) == mine
+        assert variables.get("HALFSURE_INGEST_SOURCES") == (f"{mounts['sources']}/sources.yaml" if mine else None)
+    labels = one(objects, "Deployment", "halfsure-ingest")["spec"]["template"]["metadata"]["labels"]
+    chosen = one(objects, "NetworkPolicy", "sources")["spec"]["podSelector"]["matchLabels"]
+    assert chosen.items() <= labels.items()
+
+
 def test_a_rendering_is_always_the_same() -> None:
     """Row 4.7: what a GitOps agent renders is what was reviewed."""
     assert render_text(OVERLAYS / "local") == render_text(OVERLAYS / "local")

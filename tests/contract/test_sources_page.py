@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from services.cli.kustomize import render
 from services.cli.settings import default_root
 from services.ingest.sources import config
 from services.ingest.sources.config import Common, Sources
@@ -55,4 +56,9 @@ def test_akris_documents_have_the_fields_of_its_definition() -> None:
     assert "opcuaDiscoveryMethod" in yaml.safe_load(akri["spec"]["discoveryHandler"]["discoveryDetails"])
     (patch,) = [yaml.safe_load(block) for block in BLOCKS if "kind: Deployment" in block]
     (container,) = patch["spec"]["template"]["spec"]["containers"]
+    local = render(default_root() / "deploy" / "k8s" / "overlays" / "local")
+    deployment = next(
+        each for each in local if (each["kind"], each["metadata"]["name"]) == ("Deployment", patch["metadata"]["name"])
+    )
+    assert container["name"] in [each["name"] for each in deployment["spec"]["template"]["spec"]["containers"]]
     assert container["resources"]["limits"] == {f"akri.sh/{akri['metadata']['name']}": "1"}

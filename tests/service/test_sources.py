@@ -36,7 +36,7 @@ async def taken(feed: Any, count: int, name: str = "drop", project: str = "defau
 
 async def test_files_are_taken_when_whole_and_once_over_restarts(tmp_path: Path, monkeypatch: Any) -> None:
     inbox, ports = tmp_path / "inbox", real_time()
-    source = folder(inbox, tags=["dock"], stream_id="cam-1")
+    source = folder(inbox, tags=["dock"], stream_id="cam-1", device_id="box-7")
     (inbox / "before.png").write_bytes(png(1))
     async with feeding(tmp_path, monkeypatch, source, ports=ports) as feed:
         await taken(feed, 1)
@@ -59,7 +59,7 @@ async def test_files_are_taken_when_whole_and_once_over_restarts(tmp_path: Path,
         assert set(samples) == {sample_id("default", sha256(png(n))) for n in (1, 2, 4)}
         row = samples[sample_id("default", sha256(png(2)))]
         assert (row["stream_id"], row["tags"], row["trigger"]) == ("cam-1", ["dock"], "policy")
-        assert row["attributes"] == {"file": "deep/after.png"}
+        assert (row["attributes"], row["device_id"]) == ({"file": "deep/after.png"}, "box-7")
         assert len(await feed.ingested()) == 3
     (inbox / "while-down.png").write_bytes(png(5))
     async with feeding(tmp_path, monkeypatch, source, ports=ports) as feed:

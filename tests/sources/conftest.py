@@ -7,19 +7,21 @@ from pathlib import Path
 import pytest
 
 REPORT = Path("out/sources/report.json")
-# The kind that a test module is about, and whether what it reads is a stand-in.
+# What a test module is about, and whether what it reads is a stand-in.
 KINDS = {
-    "test_opcua": ("opcua", False),
-    "test_onvif": ("onvif", True),
-    "test_rtsp": ("rtsp and video", False),
-    "test_stack": ("folder, onvif and command in a stack", True),
+    "tests/service/test_sources.py": ("folder and binding", False),
+    "tests/service/test_ingest_command.py": ("command", False),
+    "tests/sources/test_opcua.py": ("opcua", False),
+    "tests/sources/test_onvif.py": ("onvif", True),
+    "tests/sources/test_rtsp.py": ("rtsp and video", False),
+    "tests/sources/test_stack.py": ("folder, onvif and command in a stack", True),
 }
 _cases: Counter[str] = Counter()
 _passed: Counter[str] = Counter()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    module = Path(report.nodeid.split("::")[0]).stem
+    module = report.nodeid.split("::")[0]
     if module in KINDS and report.when == "call" and not report.skipped:
         kind, _ = KINDS[module]
         _cases[kind] += 1
@@ -32,5 +34,6 @@ def pytest_sessionfinish() -> None:
         found = {
             kind: {"cases": _cases[kind], "passed": _passed[kind], "stand_in": stand_in}
             for kind, stand_in in KINDS.values()
+            if _cases[kind]
         }
         REPORT.write_text(json.dumps(found, indent=1) + "\n")

@@ -72,7 +72,10 @@ async def test_sources_feed_the_loop_and_come_back_after_a_kill(tmp_path: Path, 
                     rows = {row["name"]: row for row in (await get("ingest", "/v1/sources"))["items"]}
                     return rows[name]
 
-                assert "There is no project" in (await view("drop"))["reason"]
+                async def waits() -> bool:
+                    return "There is no project" in ((await view("drop"))["reason"] or "")
+
+                await wait_until(waits, 60)
                 made = await client.post(stack.url("retrain-trigger") + "/v1/projects", json=PROJECT)
                 assert made.status_code == 201, made.text
 

@@ -62,6 +62,7 @@ class Common(_Part):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
     project: ProjectName = "default"
     stream_id: str | None = Field(default=None, min_length=1, max_length=256, description="default: the name")
+    device_id: str | None = Field(default=None, min_length=1, max_length=128, description="where the samples are made")
     tags: list[Tag] = Field(default_factory=list, max_length=32)
     trigger: Trigger = "policy"
     rate: float | None = Field(default=None, gt=0, le=1000, description="samples a second at most; none: no cap")

@@ -187,6 +187,7 @@ class Door:
     def _draft(self, gate: Gate, reading: Reading, trigger: str | None, now: datetime) -> Draft | Problem:
         meta = {
             "stream_id": self.source.stream,
+            "device_id": self.source.device_id,
             "sequence": reading.sequence,
             "captured_at": reading.captured_at or now,
             "tags": self.source.tags,
