@@ -6,6 +6,8 @@ BIN    := $(VENV)/bin
 PROFILE ?= local
 LOCK   := requirements/dev.txt
 STAMP  := $(VENV)/.set-up
+# The environment of the libraries that selection is measured beside.
+BENCH  := .venv-bench
 # The services of all profiles, by app id: each is an image of its own.
 SERVICES := ingest infer select-uncertain label-queue retrain-trigger uplink
 # Where the images come from, in deploy/k8s too; `docker` or `podman` builds them, or the one-node cluster's tool.
@@ -17,10 +19,13 @@ CLUSTER_TOOL := ../shared/tools/cluster/cluster
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke test test-profiles test-k8s test-tilt tilt images check bench up down doctor lock clean
+.PHONY: help setup demo smoke test test-profiles test-traces test-k8s test-tilt tilt images check bench up down doctor lock clean
+.PHONY: help setup demo smoke test test-profiles test-k8s test-tilt test-sources tilt images check bench up down doctor lock clean
+.PHONY: help setup demo smoke test test-profiles test-k8s test-tilt tilt images check bench bench-selection up down doctor lock clean
+.PHONY: help setup demo smoke test test-queue test-profiles test-k8s test-tilt tilt images check bench up down doctor lock clean
 
 help: ## Show what there is to do
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Make the Python environment and get the Dapr runtime (the first time: about seven minutes)
 	@$(BIN)/halfsure setup
@@ -35,7 +40,7 @@ smoke: setup ## Follow one sample all the way to a model in service (PROFILE=loc
 
 test: $(STAMP) check ## Set everything up, lint, check types and import rules, and run all tests
 	@$(BIN)/halfsure setup --with-cli
-	$(PYTEST) tests/unit tests/contract tests/service -n 2
+	$(PYTEST) tests/unit tests/contract tests/service tests/sources -n 2
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/integration
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/loop
 
@@ -48,16 +53,24 @@ test-edge: setup ## Run the IoT Edge manifest in network namespaces, and close t
 	@$(BIN)/halfsure setup --profile iotedge
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/edge -s
 
+test-traces: setup ## Follow samples through the real stack into a collector of OpenTelemetry (the first time: about three minutes)
+	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/traces
+test-sources: $(STAMP) ## Read cameras, recordings and OPC UA servers, the RTSP server of Debian's GStreamer with them
+	HALFSURE_REQUIRE_RTSP=1 $(PYTEST) tests/sources
+test-queue: setup ## Claims with a million tasks, and 64 annotators under kills (about 10 minutes; out/labels/report.json)
+	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/labels/test_crowd.py tests/labels/test_claims.py -s
+
 check: $(STAMP) ## Lint, check types and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright --level error
 	$(BIN)/lint-imports
 
-images: ## Build the image of every service (BUILD="podman build", TAG=1.2.3, MODEL=folder of deploy/model to bake in)
+images: ## Build the image of every service (BUILD="podman build", TAG=1.2.3, MODEL=folder of deploy/model, SOURCES=-sources)
 	for service in $(SERVICES); do $(BUILD) . -f deploy/Dockerfile -t halfsure/$$service:$(TAG) \
 	  --build-arg SERVICE=$$service --build-arg VERSION=$(TAG) --build-arg REVISION=$$(git rev-parse HEAD) \
-	  $(if $(MODEL),--build-arg MODEL=$(MODEL)) || exit 1; done
+	  $(if $(MODEL),--build-arg MODEL=$(MODEL)) \
+	  $$([ $$service != ingest ] || echo --build-arg SOURCES=$(SOURCES)) || exit 1; done
 
 test-k8s: $(STAMP) ## Close the loop on the current Kubernetes context (CLUSTER=one-node: on a cluster made for it)
 	CLUSTER="$(CLUSTER)" CLUSTER_TOOL="$(CLUSTER_TOOL)" $(PYTEST) tests/k8s -s
@@ -71,6 +84,9 @@ test-tilt: setup ## See that `tilt ci` ends well, and does not when a service is
 
 bench: setup ## Measure the chain's rate beside empty handlers on the same components
 	@$(BIN)/python -m bench
+
+bench-selection: $(BENCH)/.set-up ## Measure selection beside scikit-activeml, modAL and small-text (QUICK=1: in a minute)
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BENCH)/bin/python -m bench.selection $(if $(QUICK),--quick,$(OPTIONS))
 
 up: setup ## Start the whole stack in the foreground
 	@$(BIN)/halfsure up
@@ -89,14 +105,23 @@ lock: ## Pin all packages anew, with hashes and no download addresses
 	uv pip compile --group standins --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-annotate --upgrade --quiet \
 	  --custom-compile-command "make lock" --output-file requirements/standins.txt
+	uv pip compile --group bench --universal --python-version 3.11 --constraint $(LOCK) \
+	  --generate-hashes --no-emit-index-url --no-annotate --upgrade --quiet \
+	  --custom-compile-command "make lock" --output-file requirements/bench.txt
 	@# What goes into each service's image: a part of the same lock, never another version.
+	@# What goes into each service's image: a part of the same lock, never another version. Images take wheels alone, but
+	@# for what the device SDK of uplink needs: its paho-mqtt exists as source (pure Python) only.
 	@for service in $(SERVICES); do echo "requirements/$$service.txt"; \
-	  uv pip compile pyproject.toml --universal --python-version 3.11 --extra $$service --extra azure \
+	  uv pip compile pyproject.toml --universal --python-version 3.11 --extra $$service --extra azure --extra otel \
 	    --constraint $(LOCK) --generate-hashes --no-emit-index-url --no-annotate --quiet \
+	    $$([ $$service != uplink ] || echo "--no-binary paho-mqtt --emit-build-options") \
 	    --custom-compile-command "make lock" --output-file requirements/$$service.txt || exit 1; done
+	uv pip compile pyproject.toml --universal --python-version 3.11 --extra ingest --extra sources --extra azure \
+	  --constraint $(LOCK) --generate-hashes --no-emit-index-url --no-annotate --quiet \
+	  --custom-compile-command "make lock" --output-file requirements/ingest-sources.txt
 
 clean: ## Remove the Python environment and all caches of this folder (the state in .halfsure stays)
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache out
+	rm -rf $(VENV) $(BENCH) .pytest_cache .ruff_cache .hypothesis .import_linter_cache out
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is older than what it was made from only when something changed, so a second run does nothing.
@@ -116,3 +141,9 @@ $(STAMP): $(LOCK) pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
+
+$(BENCH)/.set-up: requirements/bench.txt $(STAMP)
+	@echo "Installing the libraries that selection is measured beside into $(BENCH) ..."
+	@$(BIN)/python -m venv --clear $(BENCH)
+	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	@touch $@

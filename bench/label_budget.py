@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--evaluation", type=int, default=200)
     parser.add_argument("--test", type=int, default=360)
     parser.add_argument("--delta", type=float, help="default: 0.02, or 3 / n where the evaluation set is too small")
-    parser.add_argument("--head", default="spread", choices=["spread", "logistic"])
+    parser.add_argument("--head", default="auto", choices=["auto", "spread", "logistic"])
     parser.add_argument("--c", type=float, default=HeadParams().c)
     parser.add_argument("--stale", action="store_true", help="pick each batch before the last one was trained on")
     parser.add_argument("--json", help="write the runs to this file")
@@ -95,7 +95,7 @@ def play(embeddings: np.ndarray, classes: np.ndarray, loop: Loop, seed: int) -> 
     test, pinned = order[: loop.test], order[loop.test : loop.test + loop.evaluation]
     pool = order[loop.test + loop.evaluation :]
     params = loop.head.model_copy(update={"seed": seed})
-    full = fit(Examples(embeddings[pool], classes[pool], np.ones(len(pool)), embeddings[:0]), params)
+    full = fit(Examples(embeddings[pool], classes[pool], np.ones(len(pool)), embeddings[:0]), params).model
     full_accuracy = full.score(embeddings[test], classes[test])
     labelled: list[int] = []
     champion, previous, rounds, owed = None, None, [], 0.0
@@ -110,7 +110,9 @@ def play(embeddings: np.ndarray, classes: np.ndarray, loop: Loop, seed: int) -> 
         rest = np.setdiff1d(pool, labelled)
         given = np.array(labelled)
         try:
-            candidate = fit(Examples(embeddings[given], classes[given], np.ones(len(given)), embeddings[rest]), params)
+            candidate = fit(
+                Examples(embeddings[given], classes[given], np.ones(len(given)), embeddings[rest]), params
+            ).model
         except NotTrainable:
             continue
         verdict = _judged(candidate, champion, embeddings[pinned], classes[pinned], loop)

@@ -23,6 +23,8 @@ COMMON: dict[str, dict[str, Any]] = {
     "bindings": {"direction": {"type": "string", "allowed": ["input", "output", "input, output"]}},
     "secretstores": {},
 }
+# The profile `azuread` is made of code (common/authentication/azure), and says its fields to no file.
+ENTRA = {name: {"type": "string"} for name in ("azureTenantId", "azureClientId", "azureCertificateFile")}
 
 
 def sources() -> Path:
@@ -61,6 +63,7 @@ def _entry(document: dict[str, Any]) -> dict[str, Any]:
     for profile in [*(document.get("authenticationProfiles") or []), *builtin]:
         rows = profile.get("metadata") or []
         fields = {row["name"]: _field(row) for row in rows} | fields
+        fields |= ENTRA if profile.get("name") == "azuread" else {}
         needs = sorted(row["name"] for row in rows if row.get("required"))
         ways.append({"title": profile.get("title") or profile["name"], "required": needs})
     return {"fields": dict(sorted(fields.items())), "required": required, "authentication": ways}

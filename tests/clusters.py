@@ -1,6 +1,7 @@
 """A Kubernetes cluster for tests: kubectl, and how images, Dapr and volumes get into this kind of cluster."""
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -33,6 +34,15 @@ class Cluster:
             raise AssertionError(f"kubectl {' '.join(arguments)}: {done.stderr.decode()[-2000:]}")
         return done.stdout.decode() + (done.stderr.decode() if not check else "")
 
+    def beside(self, *command: str) -> list[str]:
+        """A command of this machine that shall reach the cluster: kubectl's context, and the cluster's network."""
+        if self._tool is None:
+            return list(command)
+        home = Path(os.environ.get("CLUSTER_HOME", Path.home() / ".cache/one-node-cluster"))
+        reach = (f"PATH={home / 'bin'}:{os.environ['PATH']}", f"KUBECONFIG={home / 'kubeconfig'}")
+        pid = (home / "pid").read_text().strip()
+        return ["nsenter", "--target", pid, "--net", "env", *reach, *command]
+
     def start(self, *arguments: str, stdin: Any = None) -> "subprocess.Popen[str]":
         """kubectl in the background, its output line by line."""
         command = [str(self._tool), "k"] if self._tool else ["kubectl"]
@@ -42,6 +52,11 @@ class Cluster:
 
     def get(self, what: str, *arguments: str, namespace: str = "halfsure") -> list[dict[str, Any]]:
         return json.loads(self.kubectl("-n", namespace, "get", what, "-o", "json", *arguments))["items"]
+
+    @property
+    def tool(self) -> Path | None:
+        """What makes a cluster of one node; None where the cluster is the current context's."""
+        return self._tool
 
     def up(self) -> None:
         if self._tool and subprocess.run([str(self._tool), "status"], capture_output=True, check=False).returncode:
@@ -72,15 +87,15 @@ class Cluster:
             print(f"{context}: {name} is taken to be where the cluster pulls from")
         return said.strip()
 
-    def volumes(self) -> None:
+    def volumes(self, namespace: str) -> None:
         """Where the cluster makes none itself, the overlay's claims get folders of the only node."""
         if not self.kubectl("get", "storageclass", "-o", "name").strip():
+            folder = self._folder / namespace
             for name in ("redis", "blobs"):
-                (self._folder / name).mkdir(parents=True)
-                (self._folder / name).chmod(0o777)
-            self.kubectl(
-                "apply", "-f", "-", stdin=(HERE / "volumes.yaml").read_text().replace("{folder}", str(self._folder))
-            )
+                (folder / name).mkdir(parents=True)
+                (folder / name).chmod(0o777)
+            text = (HERE / "volumes.yaml").read_text()
+            self.kubectl("apply", "-f", "-", stdin=text.format(folder=folder, namespace=namespace))
 
     def _dapr(self) -> None:
         if self._tool:
@@ -109,15 +124,16 @@ def until(condition: Callable[[], Any], seconds: float, what: Callable[[], str])
     return found
 
 
-def ready(cluster: Cluster) -> bool:
+def ready(cluster: Cluster, namespace: str = "halfsure") -> bool:
     """Every pod is there and N/N."""
-    for one in cluster.get("deployments"):
+    for one in cluster.get("deployments", namespace=namespace):
         status, wanted = one["status"], one["spec"]["replicas"]
         current = status.get("observedGeneration") == one["metadata"]["generation"]
         counts = {status.get(name, 0) for name in ("replicas", "readyReplicas", "updatedReplicas")}
         if not current or counts != {wanted}:
             return False
-    pods = cluster.get("pods")
+    # The pods of training Jobs come and go.
+    pods = cluster.get("pods", "-l", "!job-name", namespace=namespace)
     return bool(pods) and all(
         not pod["metadata"].get("deletionTimestamp")
         and all(each["ready"] for each in pod["status"].get("containerStatuses", [{"ready": False}]))

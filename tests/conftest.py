@@ -15,10 +15,10 @@ import orjson
 import pytest
 
 from services.cli.toolchain import NoRuntime, find_runtime
-from services.contracts.envelope import wrap
+from services.contracts.envelope import Origin, wrap
 from services.contracts.events import Event
 from services.runtime import telemetry
-from services.runtime.memory import MemoryBlobs, MemoryBus, MemoryPeers, MemoryState, SteppedClock
+from services.runtime.memory import MemoryBlobs, MemoryBus, MemoryJobs, MemoryPeers, MemoryState, SteppedClock
 from services.runtime.memory_workflows import MemoryWorkflows
 from services.runtime.ports import Ports
 from services.runtime.service import Service
@@ -68,9 +68,9 @@ class Running:
         ]
         return [(await self.deliver_raw(topic, [envelope]))[0] for topic, envelope in envelopes]
 
-    async def deliver_batch(self, events: Sequence[Event], siteid: str = "test") -> list[str]:
-        now = self.clock.now()
-        envelopes = [orjson.loads(wrap(event, siteid=siteid, service="test", now=now)) for event in events]
+    async def deliver_batch(self, events: Sequence[Event], siteid: str = "test", deviceid: str = "") -> list[str]:
+        now, origin = self.clock.now(), Origin(device=deviceid or None)
+        envelopes = [orjson.loads(wrap(e, siteid=siteid, service="test", now=now, origin=origin)) for e in events]
         return await self.deliver_raw(events[0].topic, envelopes)
 
     async def deliver_raw(self, topic: str, envelopes: Sequence[Any]) -> list[str]:
@@ -102,7 +102,9 @@ async def started(
     """Run `create(settings, connect)` on memory ports; a second run on the same ports is a restart."""
     clock = SteppedClock(datetime(2026, 1, 1, tzinfo=UTC))
     known = MemoryPeers({"retrain-trigger": nobody, **(peers or {})})
-    ports = ports or Ports(MemoryState(clock), MemoryBus(), MemoryBlobs(), clock, known, MemoryWorkflows())
+    ports = ports or Ports(
+        MemoryState(clock), MemoryBus(), MemoryBlobs(), clock, known, MemoryWorkflows(), jobs=MemoryJobs()
+    )
 
     async def connect(_: RuntimeSettings) -> tuple[Ports, Callable[[], Any]]:
         async def close() -> None: ...
@@ -135,6 +137,7 @@ def ports() -> Ports:
         clock,
         MemoryPeers({"retrain-trigger": nobody}),
         MemoryWorkflows(),
+        jobs=MemoryJobs(),
     )
 
 
@@ -162,3 +165,11 @@ async def wait_until(what: Callable[[], Any], seconds: float = 10.0) -> Any:
             return answer
         await asyncio.sleep(0.02)
     raise AssertionError(f"not within {seconds} s: {getattr(what, '__name__', what)}")
+
+
+@pytest.fixture
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loops that turn quickly, so that tests need not wait."""
+    monkeypatch.setenv("HALFSURE_RETRAIN_TRIGGER_CHECK_SECONDS", "0.02")
+    monkeypatch.setenv("HALFSURE_RETRAIN_TRIGGER_TEND_SECONDS", "0.05")
+    monkeypatch.setenv("HALFSURE_RETRAIN_TRIGGER_POOL_PATIENCE", "0")

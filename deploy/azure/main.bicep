@@ -28,7 +28,8 @@ param machineLearning bool = false
 
 var topics = loadJsonContent('topics.json')
 var unique = take(uniqueString(resourceGroup().id), 6)
-var services = ['ingest', 'infer', 'select-uncertain', 'label-queue', 'retrain-trigger']
+// Who signs in as this identity: the service accounts of deploy/k8s are called halfsure-… .
+var services = ['ingest', 'infer', 'select-uncertain', 'label-queue', 'retrain-trigger', 'training']
 
 resource identity 'Microsoft.ManagedIdentity/userAssignedIdentities@2023-01-31' = {
   name: name
@@ -43,7 +44,7 @@ resource federated 'Microsoft.ManagedIdentity/userAssignedIdentities/federatedId
     name: service
     properties: {
       issuer: issuer
-      subject: 'system:serviceaccount:${namespace}:${service}'
+      subject: 'system:serviceaccount:${namespace}:halfsure-${service}'
       audiences: ['api://AzureADTokenExchange']
     }
   }

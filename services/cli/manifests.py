@@ -10,6 +10,8 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
+from services.cli.rights import rights, training, training_pods
+
 Object = Mapping[str, Any]
 # Made in a cluster by `halfsure k8s-secrets`, or by whoever deploys (overlays/azure and overlays/iotedge say what).
 SECRETS = {
@@ -23,6 +25,9 @@ SECRETS = {
 ALTERNATIVES = {
     "HALFSURE_SERVICEBUS_CONNECTION": "HALFSURE_SERVICEBUS_NAMESPACE",
     "HALFSURE_SERVICEBUS_NAMESPACE": "HALFSURE_SERVICEBUS_CONNECTION",
+    "HALFSURE_ENTRA_TENANT": "HALFSURE_SERVICEBUS_CONNECTION",
+    "HALFSURE_ENTRA_CLIENT": "HALFSURE_SERVICEBUS_CONNECTION",
+    "HALFSURE_ENTRA_CERTIFICATE": "HALFSURE_SERVICEBUS_CONNECTION",
 }
 # The stores and the bus that every service is built upon, by the names that runtime/settings.py knows.
 NEEDED = ("pubsub", "statestore")
@@ -71,6 +76,7 @@ class _Overlay:
         self.objects = objects
         self.known_annotations = frozenset(annotations)
         self.services = [one for one in objects if one["kind"] == "Deployment"]
+        self.workloads = [one for one in objects if one["kind"] in ("Deployment", "StatefulSet", "PodTemplate")]
 
     def has(self, kind: str, name: str) -> bool:
         return any(one["kind"] == kind and one["metadata"]["name"] == name for one in self.objects)
@@ -95,7 +101,7 @@ def _annotations(deployment: Object) -> Mapping[str, str]:
 
 
 def _pod(workload: Object) -> Object:
-    return workload["spec"]["template"]["spec"]
+    return workload.get("spec", workload)["template"]["spec"]
 
 
 def _pairs(text: str) -> dict[str, str]:
@@ -171,7 +177,7 @@ def _access(overlay: _Overlay) -> Iterator[str]:
 
 def _references(overlay: _Overlay) -> Iterator[str]:
     """Service accounts, settings, secrets, claims and what is scaled."""
-    for one in (*overlay.services, *overlay.of("StatefulSet")):
+    for one in overlay.workloads:
         pod = _pod(one)
         account = pod.get("serviceAccountName")
         if account and not overlay.has("ServiceAccount", account):
@@ -204,7 +210,7 @@ def _container(overlay: _Overlay, one: Object, container: Object) -> Iterator[st
 
 def _hardened(overlay: _Overlay) -> Iterator[str]:
     """What the `restricted` level of Pod Security asks for, and what we ask beyond it."""
-    for one in (*overlay.services, *overlay.of("StatefulSet")):
+    for one in overlay.workloads:
         pod = _pod(one)
         security = pod.get("securityContext", {})
         if security.get("runAsNonRoot") is not True or not security.get("runAsUser"):
@@ -222,8 +228,11 @@ def _hardened(overlay: _Overlay) -> Iterator[str]:
                 yield f"{_name(one)}: {container['name']}: needs no privileges, no capabilities and a read-only root"
             if re.search(r":latest$|^[^:@]+$", container["image"]):
                 yield f"{_name(one)}: {container['name']}: the image {container['image']} needs a fixed tag"
+            # A training pod is not asked how it is: it ends.
             probes = {"startupProbe", "readinessProbe", "livenessProbe"} - set(container)
-            if probes or not container.get("resources", {}).get("limits", {}).get("memory"):
+            if (probes and one["kind"] != "PodTemplate") or not container.get("resources", {}).get("limits", {}).get(
+                "memory"
+            ):
                 yield f"{_name(one)}: {container['name']}: needs all three probes and a memory limit"
 
 
@@ -235,4 +244,7 @@ RULES: tuple[Callable[[_Overlay], Iterator[str]], ...] = (
     _access,
     _references,
     _hardened,
+    lambda overlay: rights(overlay.objects),
+    lambda overlay: training(overlay.objects),
+    lambda overlay: training_pods(overlay.objects),
 )

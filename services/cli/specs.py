@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from services.cli import backing as servers
 from services.cli.home import Home, Secrets
@@ -232,7 +233,7 @@ def _sidecar(plan: Plan, place: Place, app: App) -> ProcessSpec:
         stage=SIDECAR_STAGE,
         # Name resolution keeps its file in the folder the sidecars run in.
         cwd=place.folder(plan.home.path),
-        env=_environment({**common.env, **app.env, **shared_environment(plan, place)}),
+        env=_environment({**common.env, **app.env, **shared_environment(plan, place), **_collector(os.environ)}),
         readiness=Readiness(url=f"{base}/v1.0/healthz/outbound", headers={"dapr-api-token": plan.secrets.dapr_api}),
         log=plan.home.logs / f"{sidecar_name(app.app_id)}.log",
         ports=ports,
@@ -271,6 +272,22 @@ def _sidecar_flags(plan: Plan, place: Place, app: App) -> tuple[str, ...]:
             *("--app-health-threshold", str(common.app_health_threshold)),
         ]
     return tuple(flags)
+
+
+def _collector(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a sidecar needs besides the endpoint to speak with the same collector in the same way as a service does."""
+    endpoint = environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or environment.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    if not endpoint:
+        return {}
+    # daprd takes host and port of either; its exporter takes the path of the first as it is, be it none, and adds
+    # /v1/traces to that of the second.
+    address = urlsplit(endpoint)
+    return {
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"{address.scheme}://{address.netloc}",
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
+        "OTEL_EXPORTER_OTLP_INSECURE": str(address.scheme == "http").lower(),
+    }
 
 
 def _of_place(resources: Path, place: Place) -> Path:

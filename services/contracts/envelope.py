@@ -1,5 +1,6 @@
 """CloudEvents 1.0 envelopes around events, made and read with the CloudEvents SDK."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -29,12 +30,24 @@ class _Format(JSONFormat):
 
 
 _FORMAT = _Format()
+_W3C = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 # Not attributes, or those that Dapr adds on the way.
 _NOT_OURS = frozenset(("data", "data_base64", "pubsubname", "topic", "traceid", "tracestate", "expiration"))
 
 
 class InvalidEnvelope(ValueError):
     """This is not an event that the contract knows; the message says why."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a story belongs to: a trace (by its `traceparent`), and the device that the sample came from."""
+
+    trace: str | None = None
+    device: str | None = None
+
+
+NO_ORIGIN = Origin()
 
 
 @dataclass(frozen=True)
@@ -48,8 +61,14 @@ class Message(Generic[E]):
     correlationid: str
     causationid: str | None = None
     traceparent: str | None = None
+    deviceid: str | None = None
     envelope: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """As it came, for whoever hands it on."""
+
+    @property
+    def origin(self) -> Origin:
+        """What follows from this event belongs to it too."""
+        return Origin(self.traceparent, self.deviceid)
 
     @property
     def siteid(self) -> str:
@@ -58,8 +77,17 @@ class Message(Generic[E]):
         return parts[2] if len(parts) == 4 else ""
 
 
-def wrap(event: Event, *, siteid: str, service: str, now: datetime, cause: "Message[Event] | None" = None) -> bytes:
-    """The structured-mode JSON of `event`; the same fact always has the same id."""
+def wrap(
+    event: Event,
+    *,
+    siteid: str,
+    service: str,
+    now: datetime,
+    cause: "Message[Event] | None" = None,
+    origin: Origin | None = None,
+) -> bytes:
+    """The structured-mode JSON of `event`; the same fact always has the same id. No `origin`: its cause's."""
+    origin = origin or (cause.origin if cause else NO_ORIGIN)
     attributes: dict[str, Any] = {
         "specversion": "1.0",
         "id": event_id(event.type, event.key),
@@ -75,8 +103,11 @@ def wrap(event: Event, *, siteid: str, service: str, now: datetime, cause: "Mess
     }
     if cause:
         attributes["causationid"] = cause.id
-        if cause.traceparent:
-            attributes["traceparent"] = cause.traceparent
+    if origin.device:
+        attributes["deviceid"] = origin.device
+    if origin.trace:
+        # daprd puts a trace of its own in place of a traceparent that has no `traceid`, its older name, beside it.
+        attributes["traceparent"] = attributes["traceid"] = origin.trace
     return _FORMAT.write(CloudEvent(attributes, event.model_dump(mode="json", exclude_none=True)))
 
 
@@ -109,9 +140,15 @@ def read(envelope: Mapping[str, Any]) -> Message[Event]:
         time=time,
         correlationid=str(checked.get_extension("correlationid") or event.correlation),
         causationid=checked.get_extension("causationid"),
-        traceparent=checked.get_extension("traceparent"),
+        traceparent=_traceparent(checked.get_extension("traceparent")),
+        deviceid=str(checked.get_extension("deviceid") or "") or None,
         envelope=envelope,
     )
+
+
+def _traceparent(given: Any) -> str | None:
+    """W3C trace context; anything else is as good as none."""
+    return given if isinstance(given, str) and _W3C.fullmatch(given) else None
 
 
 def _first_line(error: Exception) -> str:

@@ -357,6 +357,8 @@ class LabelSubmitted(OfSample):
     changed_from_prelabel: bool | None = None
     seconds: float | None = None
     schema_version: int = 1
+    suggestion: Literal["before", "after", "never"] | None = None
+    revises: str | None = None
 
     @property
     def key(self) -> str:
@@ -530,6 +532,7 @@ class ModelActivation(OfModel):
     artefact: Content
     manifest: Content
     rollout: Mapping[str, float] = Field(default_factory=lambda: {"share": 1.0})
+    shadow: str | None = None  # a version that scores beside it, without being used
     reason: str = ""
     gate: Mapping[str, Any] = Field(default_factory=dict)
 
@@ -582,6 +585,28 @@ class ModelLoadFailed(ModelStatus):
     """A replica could not load a version and goes on with the old one."""
 
     type = "io.halfsure.model.load_failed.v1"
+
+
+class ScoresSummarised(Event):
+    """How sure a replica's model was of what came in since the last summary; only where a project asks for it."""
+
+    topic = "score-summary"
+    type = "io.halfsure.scores.summarised.v1"
+
+    model_version: str
+    site: str
+    instance: str
+    until: AwareDatetime
+    samples: int
+    confidence: Sequence[int]  # samples by the confidence of the most probable label, in bins of equal width over 0..1
+
+    @property
+    def key(self) -> str:
+        return f"{self.project}|{self.site}|{self.instance}|{self.model_version}|{self.until.isoformat()}"
+
+    @property
+    def subject(self) -> str:
+        return self.model_version
 
 
 class PolicyUpdated(Event):

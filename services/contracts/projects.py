@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from services.contracts import cron
 from services.contracts.events import Content
 from services.contracts.manifest import InputSpec, Task
 from services.contracts.rules import LEDGER, Rule, StreamShare, checked, leaves
@@ -51,6 +52,8 @@ class SelectionPolicy(_Settings):
     budget: int | None = Field(default=None, ge=1, description="labels asked for in all; none: no limit")
     sites: list[str] | None = Field(default=None, description="sites whose samples are asked about; none: all")
     site_budget: int | None = Field(default=None, ge=1, description="labels asked for of each site in all")
+    devices: list[str] | None = Field(default=None, description="devices whose samples are asked about; none: all")
+    device_budget: int | None = Field(default=None, ge=1, description="labels asked for of each device in all")
     required_labels: int = Field(default=1, ge=1, le=9)
     seed: int = 0
     where: Rule | None = Field(default=None, description="which samples may be asked about; none: all")
@@ -84,6 +87,14 @@ class SelectionPolicy(_Settings):
         return rule
 
 
+class DriftRule(_Settings):
+    """When what the model is asked about is not what it used to be: by its confidence, window against window."""
+
+    window: int = Field(default=500, ge=50, le=1_000_000, description="samples of the reference, and of each look")
+    psi: float = Field(default=0.2, gt=0, description="population stability index above which it counts as drift")
+    cooldown_seconds: float = Field(default=3600.0, ge=0, description="between two runs for drift")
+
+
 class TriggerRule(_Settings):
     """When a model is trained."""
 
@@ -95,8 +106,16 @@ class TriggerRule(_Settings):
     error_rate: float | None = Field(
         default=None, gt=0, lt=1, description="audit error, lower 95 % bound, that starts one"
     )
+    schedule: str | None = Field(default=None, description="cron (UTC), @daily, @every 6h: looks for new labels then")
+    drift: DriftRule | None = Field(default=None, description="a run when the scores of what comes in have changed")
+    debounce_seconds: float = Field(default=0.0, ge=0, description="quiet time that enough labels wait for, or for 2 n")
     min_per_class: int = Field(default=15, ge=0, description="accepted labels that every class needs first")
     cooldown_seconds: float = Field(default=0.0, ge=0)
+
+    @field_validator("schedule")
+    @classmethod
+    def _cron(cls, schedule: str | None) -> str | None:
+        return schedule and cron.checked(schedule)
 
 
 class GateRule(_Settings):
@@ -106,6 +125,27 @@ class GateRule(_Settings):
     delta: float = Field(default=0.02, ge=0, le=1)
     class_drop: float = Field(default=0.1, ge=0, le=1)
     floor: float = Field(default=0.1, ge=0, le=1, description="accuracy that a first model needs")
+
+
+class QualityRule(_Settings):
+    """How the annotators' work is measured while they do it."""
+
+    gold_share: float = Field(
+        default=0.03, ge=0, le=0.5, description="tasks claimed that are gold samples, as long as there are unseen ones"
+    )
+    blind_share: float = Field(
+        default=0.1, ge=0, le=1, description="tasks whose suggestion is never shown, whatever `suggestions` says"
+    )
+
+
+class RolloutRule(_Settings):
+    """How a promoted version comes into service, and when it goes out again."""
+
+    share: float = Field(default=1.0, gt=0, le=1, description="of the traffic that it gets while it is watched")
+    watch_seconds: float = Field(default=86_400.0, ge=0, description="for which it is watched; 0: not at all")
+    error_rise: float = Field(
+        default=0.05, ge=0, lt=1, description="of the audit error above the previous version's that rolls it back"
+    )
 
 
 class Extractor(_Settings):
@@ -125,8 +165,10 @@ class ProjectSpec(_Settings):
     policy: SelectionPolicy = SelectionPolicy()
     trigger: TriggerRule = TriggerRule()
     gate: GateRule = GateRule()
+    rollout: RolloutRule = RolloutRule()
     training: dict[str, float | int | str | bool] = Field(default_factory=dict)
     suggestions: Literal["blind", "reveal_after", "topk", "accept_reject"] = "reveal_after"
+    quality: QualityRule = QualityRule()
 
     @field_validator("labels")
     @classmethod

@@ -12,6 +12,7 @@ from services.contracts.events import (
     SampleScored,
     SampleScoringFailed,
     SampleWithdrawn,
+    ScoresSummarised,
 )
 from services.infer.predicting import Predictor
 from services.infer.rescoring import TURN, Rescoring
@@ -42,6 +43,9 @@ def create(settings: RuntimeSettings, connect: Connect) -> Service:
     service.on_start(serving.start)
     service.every(0.2, serving.reconcile)
     service.every(0.2, rescoring.work)
+    service.every(2.0, scoring.shadows.store)
+    service.every(1.0, scoring.summaries.say)
+    service.says(ScoresSummarised)
     service.check("models", serving.unready)
     service.api.include_router(routes(answering, rescoring))
     return service

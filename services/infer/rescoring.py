@@ -169,7 +169,7 @@ class Rescoring:
         ids, claims, more = await self._next(unit, job)
         done = {sample: done_key(project, sample, loaded.version) for sample in ids}
         gone = {sample: gone_key(project, sample) for sample in ids}
-        known = await unit.get_many([*done.values(), *gone.values()])
+        known = await unit.get_many([*done.values(), *gone.values(), *(claim_key(project, sample) for sample in ids)])
         claims = await self._claims(unit, project, [s for s in ids if gone[s] not in known], claims)
         todo = [Claimed(sample, claims[sample]) for sample in claims if done[sample] not in known]
         verdicts = {verdict.sample_id: verdict for verdict in await self._scoring.verdicts(loaded, todo)}
@@ -180,7 +180,7 @@ class Rescoring:
             else:
                 unit.put(done[sample], done_record(verdict))
                 verdict = verdict.model_copy(update={"rescore_id": job["rescore_id"]})
-            unit.emit(verdict, guard=key)
+            unit.emit(verdict, guard=key, origin=unit.origin(claim_key(project, sample)))
             job = _counted(job, "done" if isinstance(verdict, SampleScored) else "failed")
         until = (self._service.clock.now() + HOLD).isoformat()
         job = {**job, "unknown": job["unknown"] + len(ids) - len(claims), "holder": self._holder, "until": until}

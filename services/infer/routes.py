@@ -5,20 +5,21 @@ import base64
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeGuard
 
 import orjson
 from fastapi import APIRouter
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from services.contracts.events import Content
+from services.contracts.ids import sample_id, sha256
 from services.contracts.problem import Fault, Problem, invalid, not_found
 from services.infer.artefacts import Loaded, Unloadable
 from services.infer.batching import Failure, Piece
 from services.infer.predicting import Predictor
 from services.infer.rescoring import Rescoring, asked
 from services.infer.scoring import Scoring, claim_key, gone_key
-from services.infer.serving import NONE, Serving
+from services.infer.serving import NONE, Serving, Shelf
 from services.runtime import http
 from services.runtime.access import Project, needs
 from services.runtime.service import Service
@@ -106,6 +107,7 @@ class Answering:
     ) -> None:
         self.service = service
         self.serving = serving
+        self.shadows = scoring.shadows
         self._scoring = scoring
         self._predictor = predictor
         self._deadline = deadline
@@ -113,10 +115,11 @@ class Answering:
     async def predict(self, project: str, request: PredictRequest) -> dict[str, Any]:
         """Raises Problem 404, 409, 422, 503 or 504."""
         await self.service.projects.need(project)
-        loaded = await self._model(project, request.model_version)
-        pieces = await self._pieces(project, request.all())
+        inputs = request.all()
+        pieces = await self._pieces(project, inputs)
+        models = await self._models(project, request.model_version, _ids(project, inputs, pieces))
         try:
-            answers = await asyncio.wait_for(self._predictor.predict(loaded, pieces), self._deadline)
+            answers = await asyncio.wait_for(self._answers(models, pieces), self._deadline)
         except TimeoutError as error:
             raise Problem(504, "deadline", f"No answer within {self._deadline:g} s.") from error
         faults = [
@@ -127,22 +130,41 @@ class Answering:
         if faults:
             what = "; ".join(f"{fault.pointer}: {fault.message}" for fault in faults[:5])
             raise Problem(422, "invalid", what, errors=faults)
+        first = models[0]
         return {
-            "model_version": loaded.version,
-            "provider": loaded.provider,
-            "labels": list(loaded.manifest.labels),
-            "predictions": answers,
+            "model_version": first.version,
+            "provider": first.provider,
+            "labels": list(first.manifest.labels),
+            "predictions": [
+                _in_order(row, loaded, first) for loaded, row in zip(models, answers, strict=True) if _said(row)
+            ],
         }
 
-    async def _model(self, project: str, version: str | None) -> Loaded:
-        if version is None:
-            active = self.serving.active(project)
-            if active is None:
-                reason = "The project has no model yet: it needs labels first."
-                if self.serving.shelf(project).served_before:
-                    reason = "The project's model is being loaded."
-                raise Problem(503, "not-ready", reason, headers={"retry-after": "1"})
-            return active
+    async def _answers(self, models: Sequence[Loaded], pieces: Sequence[Piece]) -> list[dict[str, Any] | Failure]:
+        """In order; each model is asked once about all that is its."""
+        mine = {loaded: [at for at, one in enumerate(models) if one is loaded] for loaded in dict.fromkeys(models)}
+        said = await asyncio.gather(
+            *(self._predictor.predict(loaded, [pieces[at] for at in places]) for loaded, places in mine.items())
+        )
+        by_place: dict[int, dict[str, Any] | Failure] = {}
+        for places, rows in zip(mine.values(), said, strict=True):
+            by_place.update(zip(places, rows, strict=True))
+        return [by_place[at] for at in range(len(pieces))]
+
+    async def _models(self, project: str, version: str | None, samples: Sequence[str]) -> list[Loaded]:
+        """The model for each sample: the one that is asked for, else that which answers for its id."""
+        if version is not None:
+            return [await self._model(project, version)] * len(samples)
+        shelf = self.serving.shelf(project)
+        found = [loaded for sample in samples if (loaded := shelf.answering(sample)) is not None]
+        if not found:
+            reason = "The project has no model yet: it needs labels first."
+            if shelf.served_before:
+                reason = "The project's model is being loaded."
+            raise Problem(503, "not-ready", reason, headers={"retry-after": "1"})
+        return found
+
+    async def _model(self, project: str, version: str) -> Loaded:
         if loaded := self.serving.loaded(project, version):
             return loaded
         if version == NONE:
@@ -172,6 +194,25 @@ class Answering:
                 raise not_found("sample", sample)
             claims[sample] = content
         return claims
+
+
+def _ids(project: str, inputs: Sequence[Input], pieces: Sequence[Piece]) -> list[str]:
+    """What decides which version answers: the sample's id, or that which the content would have as a sample."""
+    return [
+        one.sample_id or sample_id(project, sha256(piece.content)) for one, piece in zip(inputs, pieces, strict=True)
+    ]
+
+
+def _said(row: dict[str, Any] | Failure) -> TypeGuard[dict[str, Any]]:
+    return not isinstance(row, Failure)
+
+
+def _in_order(row: dict[str, Any], loaded: Loaded, first: Loaded) -> dict[str, Any]:
+    """The answer with its version, and with its probabilities in the order of the labels that are listed."""
+    mine, listed = loaded.manifest.labels, first.manifest.labels
+    if mine != listed:
+        row = {**row, "probabilities": [row["probabilities"][mine.index(label)] for label in listed]}
+    return {**row, "model_version": loaded.version}
 
 
 def _piece(at: int, one: Input) -> Piece:
@@ -217,9 +258,17 @@ def _models(router: APIRouter, answering: Answering) -> None:
     async def loaded_models(project: Project) -> dict[str, Any]:
         await answering.service.projects.need(project)
         shelf = serving.shelf(project)
-        models = [shelf.active, *shelf.held.values(), shelf.extractor]
-        items = [_model(model, model is shelf.active, shelf.epoch) for model in models if model is not None]
+        models = [*shelf.serving, *shelf.held.values(), shelf.extractor]
+        items = [_model(model, shelf) for model in models if model is not None]
         return {"items": items, "activation_epoch": max(shelf.epoch, 0), "rss_bytes": rss()}
+
+    @router.get("/v1/shadow", dependencies=[needs("viewer")])
+    async def shadow(project: Project, version: str | None = None) -> dict[str, Any]:
+        await answering.service.projects.need(project)
+        active = serving.shelf(project).shadow
+        if version is None and active is None:
+            raise Problem(404, "no-shadow", "No version is a shadow: POST /v1/models/{version}:shadow makes it one.")
+        return await answering.shadows.read(project, version or (active.version if active else ""))
 
     @router.post("/v1/models/{version}:load", dependencies=[needs("operator")], status_code=202)
     async def load(project: Project, version: str) -> dict[str, Any]:
@@ -230,29 +279,29 @@ def _models(router: APIRouter, answering: Answering) -> None:
             raise Problem(422, "unloadable", f"{version} cannot be loaded: {error}. Nothing else changes.") from error
         if loaded is None:
             raise not_found("model version", version)
-        shelf = serving.shelf(project)
-        return _model(loaded, loaded is shelf.active, shelf.epoch)
+        return _model(loaded, serving.shelf(project))
 
     @router.post("/v1/models/{version}:unload", dependencies=[needs("operator")], status_code=202)
     async def unload(project: Project, version: str) -> dict[str, Any]:
         await answering.service.projects.need(project)
-        active = serving.active(project)
-        if active is not None and active.version == version:
-            raise Problem(409, "active", f"{version} is the active version; activate another one first.")
+        if any(one.version == version for one in serving.shelf(project).serving):
+            raise Problem(409, "active", f"{version} is in service; activate another one first.")
         if await serving.known(project, version) is None:
             raise not_found("model version", version)
         serving.drop(project, version)
         return {"version": version, "loaded": False}
 
 
-def _model(loaded: Loaded, active: bool, epoch: int) -> dict[str, Any]:
+def _model(loaded: Loaded, shelf: Shelf) -> dict[str, Any]:
+    active = loaded is shelf.active
     return {
         "version": loaded.version,
         "sha256": loaded.sha256,
         "provider": loaded.provider,
         "labels": list(loaded.manifest.labels),
         "active": active,
-        "activation_epoch": epoch if active else None,
+        "share": shelf.shares.get(loaded.version, 0.0),
+        "activation_epoch": shelf.epoch if active else None,
         "loaded_at": loaded.loaded_at.isoformat(),
         "loaded": True,
     }

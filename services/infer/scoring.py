@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import structlog
 
 from services.contracts.envelope import Message
 from services.contracts.events import (
@@ -23,8 +24,12 @@ from services.infer.artefacts import Loaded
 from services.infer.batching import Failure, Piece, Predictions, predictions
 from services.infer.serving import Serving
 from services.infer.settings import InferSettings
+from services.infer.shadows import Shadows, compared
+from services.infer.summaries import Summaries
 from services.runtime.service import Service
 from services.runtime.unit import Unit
+
+log = structlog.get_logger()
 
 Verdict = SampleScored | SampleScoringFailed
 
@@ -47,20 +52,24 @@ class Scoring:
         self._serving = serving
         self._size = settings.batch
         self._readers = asyncio.Semaphore(settings.readers)
+        self.shadows = Shadows(service)
+        self.summaries = Summaries(service)
 
     async def ingest(self, batch: Sequence[Message[SampleIngested]], unit: Unit) -> None:
         """Handler: one read, one model run for 64 samples, one blob, one transaction."""
-        by_project: dict[str, list[Message[SampleIngested]]] = {}
+        by_scorer: dict[Loaded, list[Message[SampleIngested]]] = {}
         for message in batch:
-            by_project.setdefault(message.event.project, []).append(message)
-        scorers = {}
-        for project, messages in by_project.items():
-            scorers[project] = await self._serving.scorer(await self._service.projects.of_event(messages[0].event))
+            event = message.event
+            loaded = await self._serving.scorer(await self._service.projects.of_event(event), event.sample_id)
+            by_scorer.setdefault(loaded, []).append(message)
         known = await unit.get_many(
-            key for m in batch for key in sample_keys(m.event, scorers[m.event.project].version)
+            key
+            for loaded, messages in by_scorer.items()
+            for m in messages
+            for key in sample_keys(m.event, loaded.version)
         )
-        for project, messages in by_project.items():
-            await self._score(scorers[project], messages, known, unit)
+        for loaded, messages in by_scorer.items():
+            await self._score(loaded, messages, known, unit)
 
     async def _score(
         self, loaded: Loaded, messages: Sequence[Message[SampleIngested]], known: dict[str, Any], unit: Unit
@@ -72,15 +81,38 @@ class Scoring:
                 continue
             # Unread, because it never changes and a read costs no less than a write.
             claim = claim_key(message.event.project, message.event.sample_id)
-            unit.put(claim, {"content": message.event.content.model_dump()})
+            unit.put(claim, {"content": message.event.content.model_dump()}, origin=message.origin)
             if done not in known:
                 todo.append(message)
         claims = [Claimed(m.event.sample_id, m.event.content, _told(m.event)) for m in todo]
-        verdicts = await self.verdicts(loaded, claims)
+        pieces = await self.read([claim.content for claim in claims])
+        verdicts = await self.verdicts(loaded, claims, pieces)
         for message, verdict in zip(todo, verdicts, strict=True):
             key = done_key(loaded.project, verdict.sample_id, loaded.version)
             unit.put(key, done_record(verdict), guard=True)
             unit.emit(verdict, message, guard=key)
+        unit.then(lambda: self.summaries.note(loaded.project, loaded.version, verdicts))
+        if claims and (shadow := self._serving.shelf(loaded.project).shadow) is not None:
+            await self._beside(shadow, claims, pieces, verdicts, unit)
+
+    async def _beside(
+        self,
+        shadow: Loaded,
+        claims: Sequence[Claimed],
+        pieces: Sequence[Piece],
+        verdicts: Sequence[Verdict],
+        unit: Unit,
+    ) -> None:
+        """Keep what the shadow says of the same samples; nobody is told, and its failure is nobody's."""
+        try:
+            said = await self.verdicts(shadow, claims, pieces)
+        except Exception as error:
+            log.error("the shadow cannot be asked", version=shadow.version, exc_info=error)
+            return
+        for verdict in said:
+            unit.put(done_key(shadow.project, verdict.sample_id, shadow.version), done_record(verdict))
+        tally = compared(verdicts, said)
+        unit.then(lambda: self.shadows.note(shadow.project, shadow.version, tally))
 
     async def forget(self, batch: Sequence[Message[SampleWithdrawn]], unit: Unit) -> None:
         """Handler: a withdrawn sample is never scored again, in whatever order the events come."""
@@ -89,11 +121,13 @@ class Scoring:
             unit.put(gone_key(event.project, event.sample_id), {"why": event.why})
             unit.delete(claim_key(event.project, event.sample_id))
 
-    async def verdicts(self, loaded: Loaded, claims: Sequence[Claimed]) -> list[Verdict]:
-        """One for each claim, in order; their embeddings are in one blob."""
+    async def verdicts(
+        self, loaded: Loaded, claims: Sequence[Claimed], pieces: Sequence[Piece] | None = None
+    ) -> list[Verdict]:
+        """One for each claim, in order; their embeddings are in one blob. The contents are read if not given."""
         if not claims:
             return []
-        pieces = await asyncio.gather(*(self._piece(claim.content) for claim in claims))
+        pieces = pieces if pieces is not None else await self.read([claim.content for claim in claims])
         began = time.perf_counter()
         result = await self.predict(loaded, pieces)
         latency = round(1000 * (time.perf_counter() - began) / len(claims), 3)

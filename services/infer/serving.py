@@ -3,7 +3,6 @@
 import asyncio
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -18,10 +17,12 @@ from services.contracts.events import (
 )
 from services.contracts.projects import ProjectDocument
 from services.infer.artefacts import Artefacts, Loaded, Unloadable
+from services.infer.rollout import Shelf
 from services.infer.settings import InferSettings
+from services.runtime import tracing
 from services.runtime.errors import Retry
 from services.runtime.service import Service, transact
-from services.runtime.unit import Unit
+from services.runtime.unit import TRACE, Unit
 
 log = structlog.get_logger()
 
@@ -31,20 +32,6 @@ NONE = "none"
 
 class ModelNotReady(Retry):
     """The project's model has served before and is not loaded here yet."""
-
-
-@dataclass
-class Shelf:
-    """What this replica has in memory for a project."""
-
-    active: Loaded | None = None
-    epoch: int = -1
-    extractor: Loaded | None = None
-    held: dict[str, Loaded] = field(default_factory=dict)
-    failed: set[int] = field(default_factory=set)  # epochs that can never be loaded here
-    not_before: float = 0.0  # loop time of the next try, after the blob store did not answer
-    tries: int = 0
-    served_before: bool = False
 
 
 class Serving:
@@ -82,17 +69,20 @@ class Serving:
                 continue
             source = {"version": event.version, **_source(event)}
             good = wanted["good"] if wanted else None
-            record = {**source, "epoch": event.activation_epoch, "previous": event.previous, "good": good}
-            unit.put(key, record, guard=True)
+            record = {**source, "epoch": event.activation_epoch, **_rollout(event), "good": good}
+            unit.put(key, record, guard=True, origin=message.origin)
             unit.put(version_key(event.project, event.version), source)
 
     # Who answers.
 
-    async def scorer(self, document: ProjectDocument) -> Loaded:
-        """The active model, or the extractor while there is none. Raises ModelNotReady after a failed start."""
+    async def scorer(self, document: ProjectDocument, sample_id: str) -> Loaded:
+        """The model that answers for a sample, or the extractor while there is none.
+
+        Raises ModelNotReady after a failed start.
+        """
         shelf = self._shelf(document.name)
-        if shelf.active is not None:
-            return shelf.active
+        if (loaded := shelf.answering(sample_id)) is not None:
+            return loaded
         if shelf.served_before:
             raise ModelNotReady()
         return await self.extractor(document)
@@ -115,9 +105,7 @@ class Serving:
     def loaded(self, project: str, version: str) -> Loaded | None:
         """The version if it is in memory."""
         shelf = self._shelf(project)
-        if shelf.active is not None and shelf.active.version == version:
-            return shelf.active
-        return shelf.held.get(version)
+        return next((one for one in shelf.serving if one.version == version), None) or shelf.held.get(version)
 
     def shelf(self, project: str) -> Shelf:
         """For those who report what is loaded."""
@@ -182,8 +170,9 @@ class Serving:
             for source in sources:
                 if source is None or source["epoch"] <= shelf.epoch or source["epoch"] in shelf.failed:
                     continue
-                if await self._try(project, source):
-                    return
+                with tracing.span("load model", source.get(TRACE), project=project, version=source["version"]):
+                    if await self._try(project, source):
+                        return
         except Exception as error:
             shelf.tries += 1
             shelf.not_before = now + min(0.2 * 2**shelf.tries, 30.0)
@@ -202,15 +191,34 @@ class Serving:
             log.warning("model not loaded", project=project, version=source["version"], reason=str(error))
             await self._tell(ModelLoadFailed, project, source, epoch, error=str(error))
             return False
+        rest, shadow = await self._beside(project, source)
         if epoch > shelf.epoch:
-            old, shelf.active, shelf.epoch, shelf.served_before = shelf.active, loaded, epoch, True
-            shelf.held.pop(loaded.version, None)
-            if old is not None and old is not loaded:
-                self._hold(project, old)
-            log.info("model swapped", project=project, version=loaded.version, epoch=epoch)
+            before = shelf.serving
+            shelf.active, shelf.epoch, shelf.served_before = loaded, epoch, True
+            shelf.rest, shelf.shadow = rest, shadow
+            shelf.share = source.get("share", 1.0) if rest is not None else 1.0
+            for one in before:
+                self._hold(project, one)
+            for one in shelf.serving:
+                shelf.held.pop(one.version, None)
+            log.info("model swapped", project=project, version=loaded.version, epoch=epoch, share=shelf.share)
         await self._record_good(project, source)
         await self._tell(ModelLoaded, project, source, epoch, provider=loaded.provider)
         return True
+
+    async def _beside(self, project: str, source: dict[str, Any]) -> tuple[Loaded | None, Loaded | None]:
+        """The version that has the rest of the traffic, and the shadow; without them the new one serves alone."""
+        found: list[Loaded | None] = []
+        wanted = (source.get("previous") if source.get("share", 1.0) < 1.0 else None, source.get("shadow"))
+        for version in wanted:
+            loaded = None
+            if version is not None and version != source["version"]:
+                try:
+                    loaded = await self.bring(project, version)
+                except Unloadable as error:
+                    log.warning("not served beside", project=project, version=version, reason=str(error))
+            found.append(loaded)
+        return found[0], found[1]
 
     async def _prefetch(self, event: ModelRegistered) -> None:
         try:
@@ -229,7 +237,8 @@ class Serving:
 
     async def _record_good(self, project: str, source: dict[str, Any]) -> None:
         """Remember what a restart has to serve."""
-        good = {name: source[name] for name in ("version", "epoch", "artefact", "manifest")}
+        names = ("version", "epoch", "artefact", "manifest", "previous", "share", "shadow")
+        good = {name: source[name] for name in names if name in source}
 
         async def work(unit: Unit) -> None:
             record = await unit.get(active_key(project))
@@ -266,6 +275,7 @@ class Serving:
 
     def _hold(self, project: str, loaded: Loaded) -> None:
         held = self._shelf(project).held
+        held.pop(loaded.version, None)
         held[loaded.version] = loaded
         while len(held) > self._kept:
             held.pop(next(iter(held)))
@@ -284,3 +294,8 @@ def version_key(project: str, version: str) -> str:
 
 def _source(event: ModelRegistered | ModelActivation) -> dict[str, Any]:
     return {"artefact": event.artefact.model_dump(), "manifest": event.manifest.model_dump()}
+
+
+def _rollout(event: ModelActivation) -> dict[str, Any]:
+    """Who has the rest of the traffic, which share the version itself has, and which one is only listened to."""
+    return {"previous": event.previous, "share": event.rollout.get("share", 1.0), "shadow": event.shadow}

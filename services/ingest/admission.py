@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self, TypeVar
 import orjson
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from services.contracts.envelope import NO_ORIGIN, Origin
 from services.contracts.events import Trigger
 from services.contracts.ids import sample_id, sha256
 from services.contracts.manifest import InputSpec, Sha256
@@ -43,6 +44,7 @@ class Meta(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     stream_id: str | None = Field(default=None, min_length=1, max_length=256)
+    device_id: str | None = Field(default=None, min_length=1, max_length=128, description="where it was made")
     sequence: int | None = Field(default=None, ge=0, le=2**63 - 1)
     captured_at: AwareDatetime | None = None
     tags: list[Tag] = Field(default_factory=list, max_length=32)
@@ -99,6 +101,7 @@ class Draft:
     own_name: bool  # whether its identity is not its content, so that its blob is not shared
     source: str | None = None
     request_id: str = ""
+    origin: Origin = NO_ORIGIN
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,17 @@ class Gate:
         except ValueError as error:
             raise invalid("/data", "base64", f"data is not base64: {error}.") from error
         return self.draft(content, form.media_type or "", form)
+
+    def payload(self, content: bytes, fields: Mapping[str, Any]) -> Draft:
+        """The draft of bytes that come without a word on their type: a row as JSON, or an image. `fields` are those of
+        Meta. Raises Problem."""
+        if self.spec.kind != "tabular":
+            return self.draft(content, "", parsed(Meta, fields))
+        try:
+            row = strict_json.loads(content)
+        except strict_json.Unsound as error:
+            raise Problem(422, "json", f"The row cannot be read: {error}.") from error
+        return self.inline(parsed(Inline, {**fields, "row": row}))
 
     def claimed(self, claim: Claim, content: bytes, meta: Meta) -> Draft:
         """The draft of content that was in the store already. Raises Problem."""
@@ -256,7 +270,7 @@ def parsed(kind: type[M], raw: Any) -> M:
 def from_headers(headers: Mapping[str, str]) -> dict[str, Any]:
     """The X-Halfsure-* headers as the fields of `Meta`; raises a 422 problem where one is no JSON."""
     fields: dict[str, Any] = {}
-    names = {"stream": "stream_id", "attributes": "attributes", "tags": "tags"}
+    names = {"stream": "stream_id", "device": "device_id", "attributes": "attributes", "tags": "tags"}
     for header, value in headers.items():
         if not header.lower().startswith(HEADER):
             continue
@@ -278,5 +292,5 @@ def _json_header(header: str, value: str) -> Any:
         raise invalid(f"/{header}", "json", f"{header} cannot be read: {error}.") from error
 
 
-def with_request(draft: Draft, request_id: str) -> Draft:
-    return replace(draft, request_id=request_id)
+def with_request(draft: Draft, request_id: str, trace: str | None) -> Draft:
+    return replace(draft, request_id=request_id, origin=Origin(trace, draft.meta.device_id))

@@ -1,4 +1,6 @@
-"""ingest: REST and sensors -> SampleIngested, SampleRejected, SampleWithdrawn; and the history of every sample."""
+"""ingest: REST, sensors and sources -> SampleIngested, SampleRejected, SampleWithdrawn; and every sample's history."""
+
+import os
 
 from services.contracts.events import (
     LabelAccepted,
@@ -18,6 +20,7 @@ from services.ingest.routes import routes
 from services.ingest.samples import Samples
 from services.ingest.sensors import sensors
 from services.ingest.settings import IngestSettings
+from services.ingest.sources.feed import feed
 from services.runtime.service import Connect, Service
 from services.runtime.settings import RuntimeSettings
 
@@ -25,7 +28,8 @@ from services.runtime.settings import RuntimeSettings
 def create(settings: RuntimeSettings, connect: Connect) -> Service:
     """The service and what it listens to."""
     service = Service("ingest", settings, connect)
-    samples = Samples(service, IngestSettings())
+    own = IngestSettings()
+    samples = Samples(service, own)
     history = History(service)
     service.on(ProjectUpdated)(service.projects.update)
     service.on(SampleScored, SampleSelected, SampleDiscarded, LabelAccepted, LabelRetracted)(history.record)
@@ -35,4 +39,6 @@ def create(settings: RuntimeSettings, connect: Connect) -> Service:
     service.every(1.0, samples.erase)
     service.api.include_router(routes(samples, history))
     sensors(samples)
+    # The file may name variables that whoever starts this sets, such as a device's address: no settings of ours.
+    feed(samples, own.sources, os.environ)  # noqa: TID251
     return service

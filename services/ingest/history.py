@@ -5,8 +5,9 @@ from typing import Any
 
 from services.contracts.envelope import Message
 from services.contracts.events import Event, ModelActivation, OfSample
+from services.runtime import tracing
 from services.runtime.service import Service
-from services.runtime.unit import Unit
+from services.runtime.unit import TRACE, Unit
 
 KEPT = 50
 """Events kept of a kind for each sample (and activations for each project); the oldest go first."""
@@ -27,6 +28,8 @@ def line(message: Message[Event]) -> dict[str, Any]:
         "type": kind_of(message.event),
         "time": message.time.isoformat(),
         "source": message.source,
+        "device_id": message.deviceid,
+        "trace_id": tracing.trace_id(message.traceparent),
         "data": data,
     }
 
@@ -93,4 +96,12 @@ def _activation(message: Message[ModelActivation]) -> dict[str, Any]:
 
 def _begin(record: dict[str, Any]) -> dict[str, Any]:
     data = {name: record[name] for name in ("captured_at", "stream_id", "sequence", "tags", "trigger")}
-    return {"id": record["sample_id"], "type": "sample.ingested", "time": record["stored_at"], "data": data}
+    trace = tracing.trace_id(record.get(TRACE))
+    return {
+        "id": record["sample_id"],
+        "type": "sample.ingested",
+        "time": record["stored_at"],
+        "device_id": record.get("device_id"),
+        "trace_id": trace,
+        "data": data,
+    }

@@ -126,10 +126,10 @@ class Intake:
         uris = await self._blobs(project, [drafts[at] for at in new])
         records = {at: self._record(drafts[at], uri) for at, uri in zip(new, uris, strict=True)}
         for at, record in records.items():
-            unit.put(keys[at], record, guard=True)
+            unit.put(keys[at], record, guard=True, origin=drafts[at].origin)
             unit.emit(_ingested(project, drafts[at], record), guard=keys[at])
         for at in old:
-            unit.emit(_duplicate(project, drafts[at]), guard=head_key)
+            unit.emit(_duplicate(project, drafts[at]), guard=head_key, origin=drafts[at].origin)
         headers = [*lane.headers, *(_header(drafts[at]) for at in new)]
         counts = dict(lane.counts)
         for name, change in (("STORED", len(new)), ("duplicates", len(old)), ("bytes", _bytes(drafts, new))):
@@ -202,6 +202,7 @@ class Intake:
             "stored_at": self._service.clock.now().isoformat(),
             "stream_id": meta.stream_id,
             "sequence": meta.sequence,
+            "device_id": meta.device_id,
             "attributes": meta.attributes,
             "tags": meta.tags,
             "trigger": meta.trigger,

@@ -15,12 +15,12 @@ from services.ingest import admission, index
 from services.ingest.admission import Draft, Gate, Inline, Meta
 from services.ingest.history import History
 from services.ingest.intake import Outcome
+from services.ingest.records import answer, view
 from services.ingest.samples import Samples
 from services.runtime import http
 from services.runtime.access import Caller, Project, caller_with, needs
 
 LINES = 1000
-INTERNAL = {"shard", "source", "_unit"}
 CACHED = "private, max-age=31536000, immutable"
 
 
@@ -30,11 +30,6 @@ class Withdrawal(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     reason: Literal["privacy", "bad_data", "consent"]
-
-
-def view(record: dict[str, Any]) -> dict[str, Any]:
-    """A record as callers see it."""
-    return {name: value for name, value in record.items() if name not in INTERNAL}
 
 
 def routes(samples: Samples, history: History) -> APIRouter:
@@ -57,10 +52,7 @@ def _writing(router: APIRouter, samples: Samples) -> None:
         (outcome,) = await samples.admit(document, [draft], [name])
         if isinstance(outcome, Problem):
             raise outcome
-        body = {**view(outcome.record), "duplicate": not outcome.created}
-        headers = {"location": f"/v1/samples/{body['sample_id']}?project={project}"}
-        status = 201 if outcome.created else 200
-        return Response(orjson.dumps(body), status, headers=headers, media_type="application/json")
+        return answer(outcome, project)
 
     @router.post("/v1/samples:batch", dependencies=[needs("operator")], status_code=207)
     async def batch(project: Project, request: Request) -> Response:
@@ -104,7 +96,7 @@ def _reading(router: APIRouter, samples: Samples, history: History) -> None:
 
     @router.get("/v1/samples/{sample}/content", dependencies=viewer)
     async def content(project: Project, sample: str, request: Request) -> Response:
-        record = await samples.get(project, sample)
+        record = await samples.shown(project, sample)
         tag = f'"{record["content"]["sha256"]}"'
         headers = {"etag": tag, "cache-control": CACHED, "x-content-type-options": "nosniff"}
         if tag in request.headers.get("if-none-match", ""):

@@ -1,6 +1,7 @@
 """Samples from the site's message broker, by the input binding `sensors`: one message, one sample.
 
-The topic is `halfsure/PROJECT/STREAM`; the payload is the image as it is, or a table's row as JSON.
+The topic is `halfsure/PROJECT/STREAM` or `halfsure/PROJECT/DEVICE/STREAM`; the payload is the image as it is, or a
+table's row as JSON.
 """
 
 import structlog
@@ -8,10 +9,7 @@ from fastapi import Request, Response
 
 from services.contracts.ids import digest, sha256
 from services.contracts.problem import Problem
-from services.ingest import admission
-from services.ingest.admission import Draft, Inline, Meta
 from services.ingest.samples import Samples
-from services.runtime import strict_json
 from services.runtime.errors import Drop, Retry
 from services.runtime.service import Service
 
@@ -36,12 +34,12 @@ def sensors(samples: Samples) -> None:
             log.warning("a message must come again", topic=topic, reason=str(error))
             return Response(status_code=503)
         except (Problem, Drop) as error:
-            await _shelve(service, topic, payload, str(error))
+            await shelve(service, topic, payload, str(error))
         return Response(status_code=200)
 
 
-async def _shelve(service: Service, topic: str, payload: bytes, reason: str) -> None:
-    """The shelf holds text: the message itself is kept as content."""
+async def shelve(service: Service, topic: str, payload: bytes, reason: str) -> None:
+    """Put a message aside that can never be a sample. The shelf holds text: the message itself is kept as content."""
     sha = sha256(payload)
     uri = await service.blobs.put(f"refused/sensors/{sha}", payload)
     letter = {"id": f"{topic}|{sha}", "topic": topic, "content": {"uri": uri, "sha256": sha, "bytes": len(payload)}}
@@ -55,22 +53,12 @@ class UnknownTopic(Drop):
 
 async def _take(samples: Samples, topic: str, payload: bytes) -> None:
     match topic.split("/"):
-        case ["halfsure", project, stream] if project and stream:
+        case ["halfsure", project, *device, stream] if project and stream and len(device) < 2 and all(device):
             document = await samples.service.projects.named(project)
         case _:
-            raise UnknownTopic(f"{topic!r} is not halfsure/PROJECT/STREAM")
-    draft = _draft(samples, samples.gate(document), stream, payload)
+            raise UnknownTopic(f"{topic!r} is neither halfsure/PROJECT/STREAM nor halfsure/PROJECT/DEVICE/STREAM")
+    draft = samples.gate(document).payload(payload, {"stream_id": stream, "device_id": "".join(device) or None})
     name = f"req_{digest(topic, draft.sha256)}"
     (outcome,) = await samples.admit(document, [draft], [name])
     if isinstance(outcome, Problem):
         raise outcome
-
-
-def _draft(samples: Samples, gate: admission.Gate, stream: str, payload: bytes) -> Draft:
-    if gate.spec.kind == "tabular":
-        try:
-            row = strict_json.loads(payload)
-        except strict_json.Unsound as error:
-            raise Problem(422, "json", f"The row cannot be read: {error}.") from error
-        return gate.inline(admission.parsed(Inline, {"row": row, "stream_id": stream}))
-    return gate.draft(payload, "", Meta(stream_id=stream))

@@ -1,5 +1,7 @@
 """What ingest reads from its environment."""
 
+from pathlib import Path
+
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -12,3 +14,4 @@ class IngestSettings(BaseSettings):
     group: int = Field(default=1000, ge=1, description="samples stored in one transaction at most")
     writers: int = Field(default=16, ge=1, description="blobs written at a time")
     future_seconds: float = Field(default=300.0, ge=0, description="how far ahead of this clock captured_at may be")
+    sources: Path | None = Field(default=None, description="YAML or TOML file of the sources (docs/sources.md)")

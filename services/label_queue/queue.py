@@ -56,7 +56,7 @@ class Queue:
             unit.emit(facts.told(TaskSkipped, known, reason="gold"), message, task_key(known.id))
         task = leases.ask_again(known, event, now) if known else leases.asked(event, now)
         if task:
-            self.tasks.write(task, unit)
+            self.tasks.write(task, unit, message.origin)
             unit.emit(facts.told(TaskQueued, task), message, task_key(task.id))
         return task
 
@@ -77,7 +77,7 @@ class Queue:
             after = leases.withdraw(before, event.why, self.now)
             self.tasks.write(after, unit)
             if before.state == State.ACCEPTED and before.split != "gold":
-                unit.emit(facts.retracted(before, after, f"withdrawn: {event.why}"), message, key)
+                unit.emit(facts.retracted(before, f"withdrawn: {event.why}"), message, key)
             elif before.is_open:
                 unit.emit(facts.told(TaskSkipped, after, reason="withdrawn"), message, key)
 

@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from services.contracts.events import Content, LabelAccepted, LabelRetracted, Top, Trigger
 from services.contracts.ids import sha256
-from services.retrain_trigger.trigger import Counters
+from services.retrain_trigger.trigger import Audits, Counters
 
 SHARDS = 64
 GATE_SHARE = 0.2
@@ -38,6 +38,7 @@ class Entry(BaseModel):
     pinned: bool = False  # brought along to judge models with
     trained: bool = False  # some snapshot trained on it
     snapshot: str | None = None  # the first one that has this revision
+    trace: str | None = None  # the traceparent that the label came with
 
     def role(self, labels: Sequence[str], salt: str, imported: bool) -> Role:
         """What the label is for. What judges models never trains one, whichever came first."""
@@ -48,14 +49,14 @@ class Entry(BaseModel):
             return "evaluation" if judges and not self.trained else "none"
         return "train"
 
-    def accept(self, event: LabelAccepted) -> Self:
+    def accept(self, event: LabelAccepted, trace: str | None = None) -> Self:
         """The entry after a label; a lower or the same revision changes only whether the sample is pinned."""
         pinned = self.pinned or event.split == "evaluation"
         if self.state == "withdrawn":
             return self
         if event.label_revision <= self.revision:
             return self.model_copy(update={"pinned": pinned})
-        after = entry(event, self.at).model_dump()
+        after = entry(event, self.at, trace).model_dump()
         return type(self).model_validate({**after, "pinned": pinned, "trained": self.trained})
 
     def retract(self, event: LabelRetracted) -> Self:
@@ -74,7 +75,7 @@ class Entry(BaseModel):
         return type(self).model_validate({**kept, "state": "withdrawn", "snapshot": self.snapshot})
 
 
-def entry(event: LabelAccepted, at: datetime) -> Entry:
+def entry(event: LabelAccepted, at: datetime, trace: str | None = None) -> Entry:
     """The entry that a first label makes."""
     return Entry(
         sample_id=event.sample_id,
@@ -88,6 +89,7 @@ def entry(event: LabelAccepted, at: datetime) -> Entry:
         predicted=event.predicted,
         model_version=event.model_version,
         pinned=event.split == "evaluation",
+        trace=trace,
     )
 
 
@@ -111,12 +113,23 @@ def imported(entries: Iterable[Entry]) -> bool:
     return any(entry.pinned and entry.state == "accepted" for entry in entries)
 
 
+def audits(entries: Iterable[Entry], version: str | None) -> Audits:
+    """What the audit found of a version: labels of samples that were asked about because it was sure of them."""
+    found = [
+        one.predicted.label != one.value
+        for one in entries
+        if one.is_audit and one.state == "accepted" and one.predicted and version and one.model_version == version
+    ]
+    return Audits(errors=sum(found), total=len(found))
+
+
 def count(entries: Mapping[str, Entry], labels: Sequence[str], salt: str, active: str | None) -> Counters:
     """The counters of the retrain rule, derived; `active` is the version whose audited errors count."""
     brought = imported(entries.values())
     per_class = Counter(dict.fromkeys(labels, 0))
-    new, retracted, evaluation, audits = 0, 0, 0, Counter()
+    new, retracted, evaluation = 0, 0, 0
     oldest: datetime | None = None
+    newest: datetime | None = None
     for one in entries.values():
         retracted += one.state == "retracted" and one.snapshot is not None
         role = one.role(labels, salt, brought)
@@ -126,15 +139,15 @@ def count(entries: Mapping[str, Entry], labels: Sequence[str], salt: str, active
         if role != "none" and not one.pinned and one.snapshot is None:
             new += 1
             oldest = one.at if oldest is None else min(oldest, one.at)
-        if one.is_audit and role != "none" and one.predicted and active and one.model_version == active:
-            audits["total"] += 1
-            audits["errors"] += one.predicted.label != one.value
+            newest = one.at if newest is None else max(newest, one.at)
+    audited = audits(entries.values(), active)
     return Counters(
         new=new,
         retracted=retracted,
         per_class=dict(per_class),
         evaluation=evaluation,
-        audit_errors=audits["errors"],
-        audit_total=audits["total"],
+        audit_errors=audited.errors,
+        audit_total=audited.total,
         oldest_new=oldest,
+        newest_new=newest,
     )

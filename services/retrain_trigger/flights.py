@@ -9,8 +9,10 @@ import structlog
 from services.contracts.projects import ProjectDocument
 from services.retrain_trigger import pipeline
 from services.retrain_trigger.labels import Labels
+from services.retrain_trigger.marks import Noticing, drift_key, marks_key, read_marks
+from services.retrain_trigger.models import no_pointer, pointer_key
 from services.retrain_trigger.pipeline import Pipeline, beat_key
-from services.retrain_trigger.registry import Registry, no_pointer, pointer_key
+from services.retrain_trigger.registry import Registry
 from services.retrain_trigger.runs import IllegalTransition, RunActive, Runs, flight_key, no_flight, read_flight
 from services.retrain_trigger.settings import RetrainTriggerSettings
 from services.retrain_trigger.trigger import Counters, Decision, Flight, decide
@@ -34,6 +36,7 @@ class Flights:
         registry: Registry,
         runs: Runs,
         steps: Pipeline,
+        noticing: Noticing,
     ) -> None:
         self.service = service
         self.settings = settings
@@ -41,6 +44,7 @@ class Flights:
         self._labels = labels
         self._runs = runs
         self._pipeline = steps
+        self._noticing = noticing
         self._counted: dict[str, tuple[Any, Counters]] = {}
         self._spent: dict[str, int] = {}
         self._purged: dict[str, str] = {}
@@ -62,12 +66,21 @@ class Flights:
     async def standing(self, document: ProjectDocument) -> tuple[Counters, Flight, Decision]:
         """A project's counters, its flight, and what the rule makes of them now."""
         name = document.name
-        found = await self.service.state.get([flight_key(name), pointer_key(name)])
+        found = await self.service.state.get([flight_key(name), pointer_key(name), marks_key(name)])
         flight = read_flight(found[flight_key(name)].value if flight_key(name) in found else no_flight())
         pointer = found[pointer_key(name)].value if pointer_key(name) in found else no_pointer()
         counters = self._counters(document, pointer["version"])
         now, pause = self.service.clock.now(), self.settings.pause_after_failure
-        return counters, flight, decide(document.trigger, counters, flight, now, pause)
+        marks = read_marks(found[marks_key(name)].value if marks_key(name) in found else None)
+        decision = decide(document.trigger, counters, flight, now, pause, marks)
+        if marks.scheduled and decision.reason is None:
+            await self._noticing.spend(name)
+        return counters, flight, decision
+
+    async def drift(self, project: str) -> dict[str, Any] | None:
+        """What the latest window of the champion's scores has shown: {psi, p, drift}."""
+        found = (await self.service.state.get([drift_key(project)])).get(drift_key(project))
+        return found.value["last"] if found else None
 
     async def consider(self) -> None:
         """Start the runs whose time has come; the same data is not considered twice."""

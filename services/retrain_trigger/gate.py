@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+METRIC = "accuracy"
+"""What is compared: the share of the pinned set that a model gets right."""
+
 Z95 = 1.6448536269514722
 """One-sided 95 % quantile of the normal distribution."""
 
@@ -84,29 +87,34 @@ def _score(n: int, b: int, c: int, difference: float) -> float:
 def _first(candidate: Mapping[str, Any], settings: GateSettings) -> Verdict:
     sizes = [row["n"] for row in candidate["per_class"].values()]
     floor = settings.floor if settings.floor is not None else max(sizes) / sum(sizes)
-    numbers = {"candidate": candidate["accuracy"], "champion": None, "floor": floor, "n": sum(sizes)}
-    if candidate["accuracy"] < floor:
-        return Verdict(False, (f"below-floor: {candidate['accuracy']:.3f} < {floor:.3f}",), numbers)
-    return Verdict(True, (f"first-model: {candidate['accuracy']:.3f} >= {floor:.3f}",), numbers)
+    accuracy = candidate["accuracy"]
+    numbers = {"metric": METRIC, "candidate": accuracy, "champion": None, "floor": floor, "n": sum(sizes)}
+    if accuracy < floor:
+        return Verdict(False, (f"below-floor: {METRIC} {accuracy:.3f} < {floor:.3f}",), numbers)
+    return Verdict(True, (f"first-model: {METRIC} {accuracy:.3f} >= {floor:.3f}",), numbers)
 
 
 def _against(
     candidate: Mapping[str, Any], champion: Mapping[str, Any], paired: Mapping[str, Any], settings: GateSettings
 ) -> Verdict:
     n, wins, losses = paired["n"], paired["candidate_only_correct"], paired["champion_only_correct"]
-    difference, bound = (wins - losses) / n, lower_bound(n, wins, losses)
+    difference, bound, upper = (wins - losses) / n, lower_bound(n, wins, losses), -lower_bound(n, losses, wins)
+    both = f"{METRIC} {candidate['accuracy']:.3f} against {champion['accuracy']:.3f}"
+    interval = f"difference {difference:+.3f} (95 % bounds {bound:+.3f} and {upper:+.3f})"
     reasons = []
     if difference < settings.margin - 1e-12:
-        reasons.append(f"not-better: difference {difference:+.3f} < margin {settings.margin:+.3f}")
+        reasons.append(f"not-better: {both}, {interval} < margin {settings.margin:+.3f}")
     if bound <= -settings.delta:
-        reasons.append(f"not-sure: lower 95 % bound {bound:+.3f} <= {-settings.delta:+.3f}")
+        reasons.append(f"not-sure: {both}, {interval}, the lower one <= {-settings.delta:+.3f}")
     fallen = _fallen(paired["per_class"], settings)
     reasons += [f"class-fell: {label} by {drop:.3f}" for label, drop in fallen.items()]
     numbers = {
+        "metric": METRIC,
         "candidate": candidate["accuracy"],
         "champion": champion["accuracy"],
         "difference": difference,
         "lower_bound": bound,
+        "upper_bound": upper,
         "margin": settings.margin,
         "delta": settings.delta,
         "n": n,
@@ -116,7 +124,7 @@ def _against(
     }
     if reasons:
         return Verdict(False, tuple(reasons), numbers)
-    return Verdict(True, (f"better: difference {difference:+.3f}, lower 95 % bound {bound:+.3f}",), numbers)
+    return Verdict(True, (f"better: {both}, {interval}",), numbers)
 
 
 def _fallen(per_class: Mapping[str, Mapping[str, int]], settings: GateSettings) -> dict[str, float]:

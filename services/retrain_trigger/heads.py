@@ -1,23 +1,32 @@
 """The heads that are trained on an extractor's embeddings: logistic regression, with or without the unlabelled pool.
 
-`spread` first carries the labels along a nearest-neighbour graph of labelled and unlabelled samples (label spreading,
-Zhou et al., NeurIPS 2003) and then fits the same logistic regression on both. A carried label counts as much as the
-graph is sure of it, and not at all where a model fitted on the given labels alone contradicts it with confidence.
+`spread` first carries the labels along a neighbour graph of the pool (`label_spreading.py`) and then fits the same
+logistic regression on both. A carried label counts as much as the graph is sure of it, and not at all where a model
+fitted on the given labels alone contradicts it with confidence. `auto` is `spread` unless the labels themselves speak
+against it: each kind is also fitted without each fold of them in turn, and what it says of those it has not seen
+decides. The same answers give the temperature that calibrates the probabilities, so that no label judges a model that
+knows it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from services.retrain_trigger.calibration import calibration_error, temperature
+from services.retrain_trigger.label_spreading import carry, neighbour_graph
+
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
     from sklearn.linear_model import LogisticRegression
 
-BLOCK = 1024
+Kind = Literal["spread", "logistic"]
 REFUTED = 0.1
 """A carried label is dropped where the first model gives it less than this share of its favourite."""
+FEWEST = 20
+"""Labels, of classes that have at least two, below which nothing is learnt from folds."""
 
 
 class NotTrainable(ValueError):
@@ -27,13 +36,15 @@ class NotTrainable(ValueError):
 class HeadParams(BaseModel):
     """How a head is fitted.
 
-    `c`: inverse regularisation. For `spread`: `neighbours` of the graph, `alpha` the share a sample takes from them,
-    `most_unlabelled` samples of the pool at most (drawn by `seed`).
+    `c`: inverse regularisation. `calibrate` and `folds`: see the module. For `spread`: `neighbours` of the graph,
+    `alpha` the share a sample takes from them, `most_unlabelled` samples of the pool at most (drawn by `seed`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    head: Literal["spread", "logistic"] = "spread"
+    head: Literal["auto", "spread", "logistic"] = "auto"
+    calibrate: bool = True
+    folds: Annotated[int, Field(ge=2, le=20)] = 8
     seed: Annotated[int, Field(ge=0)] = 0
     c: Annotated[float, Field(gt=0, le=1e6)] = 50.0
     max_iter: Annotated[int, Field(ge=1, le=10_000)] = 300
@@ -52,53 +63,134 @@ class Examples:
     unlabelled: np.ndarray
 
 
-def fit(examples: Examples, params: HeadParams) -> "LogisticRegression":
-    """A fitted scikit-learn LogisticRegression on embeddings, the same for the same arguments. Raises NotTrainable."""
+@dataclass(frozen=True)
+class Head:
+    """A fitted scikit-learn LogisticRegression, already calibrated, and how it came to be.
+
+    `temperature` is what its logits were divided by; `checked` is what the folds showed of each kind before that:
+    {kind: {n, accuracy, calibration_error}}, empty where there are too few labels for folds.
+    """
+
+    model: "LogisticRegression"
+    kind: Kind
+    temperature: float = 1.0
+    checked: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def fit(examples: Examples, params: HeadParams) -> Head:
+    """The same head for the same arguments. Raises NotTrainable."""
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):  # a parallel sum may round differently from run to run
-        return _fitted(examples, params)
+        return _chosen(_Fitting(examples, params))
 
 
-def _fitted(examples: Examples, params: HeadParams) -> "LogisticRegression":
-    found = np.unique(examples.classes)
-    if len(found) < 2:
-        raise NotTrainable(f"training needs samples of at least two labels, there are {len(found)}")
-    head = _logistic(examples.embeddings, examples.classes, examples.weights, params)
-    if params.head == "logistic" or not len(examples.unlabelled):
-        return head
-    unlabelled = _sample(examples.unlabelled, params)
-    carried, trust = spread(examples, unlabelled, params)
-    guesses = head.predict_proba(unlabelled)
-    places = np.searchsorted(head.classes_, carried)
-    trust = trust * (guesses[np.arange(len(carried)), places] >= REFUTED * guesses.max(axis=1))
-    kept = trust > 0
-    return _logistic(
-        np.concatenate([examples.embeddings, unlabelled[kept]]),
-        np.concatenate([examples.classes, carried[kept]]),
-        np.concatenate([examples.weights, trust[kept]]),
-        params,
-    )
+@dataclass(frozen=True)
+class _Unseen:
+    """What models said of labels that they were not fitted on: logits (n, C), the labels' classes and weights (n,)."""
+
+    logits: np.ndarray
+    classes: np.ndarray
+    weights: np.ndarray
+
+    @property
+    def right(self) -> np.ndarray:
+        return self.logits.argmax(axis=1) == self.classes
+
+    def beats(self, other: "_Unseen") -> bool:
+        """Whether this one is right where the other is wrong more often than the other way round, beyond chance."""
+        wins, losses = int((self.right & ~other.right).sum()), int((other.right & ~self.right).sum())
+        return wins - losses > np.sqrt(wins + losses)
+
+    def summary(self) -> dict[str, float]:
+        top = self.logits.max(axis=1, keepdims=True)
+        p = np.exp(self.logits - top)
+        error = calibration_error(p / p.sum(axis=1, keepdims=True), self.classes)
+        return {"n": len(self.classes), "accuracy": float(self.right.mean()), "calibration_error": error}
 
 
-def spread(examples: Examples, unlabelled: np.ndarray, params: HeadParams) -> tuple[np.ndarray, np.ndarray]:
-    """Class (U,) carried to each unlabelled sample, and the trust in it (U,), 0..1: the margin of its shares.
+def _chosen(fitting: "_Fitting") -> Head:
+    params, kinds = fitting.params, fitting.kinds()
+    unseen = {kind: fitting.unseen(kind) for kind in kinds} if params.calibrate or len(kinds) > 1 else {}
+    kind = kinds[0]
+    if len(kinds) > 1 and unseen["logistic"].beats(unseen["spread"]):
+        kind = "logistic"
+    model = fitting.model(kind, np.arange(len(fitting.examples.classes)))
+    scale = 1.0
+    if params.calibrate:
+        scale = temperature(unseen[kind].logits, unseen[kind].classes, unseen[kind].weights)
+        model.coef_ /= scale
+        model.intercept_ /= scale
+    return Head(model, kind, scale, {name: one.summary() for name, one in unseen.items() if len(one.classes)})
 
-    Every class starts with the same mass, or one that was asked about more often would flood the others.
-    """
-    found, given = np.unique(examples.classes, return_inverse=True)
-    points = np.concatenate([examples.embeddings, unlabelled]).astype(np.float64)
-    graph = _graph(points, min(params.neighbours, len(points) - 1))
-    start = np.zeros((len(points), len(found)))
-    start[np.arange(len(given)), given] = 1.0 / np.bincount(given)[given]
-    shares = start
-    for _ in range(50):
-        shares = params.alpha * (graph @ shares) + (1.0 - params.alpha) * start
-    reached = shares[len(given) :]
-    total = reached.sum(axis=1, keepdims=True)
-    reached = np.divide(reached, total, out=np.zeros_like(reached), where=total > 1e-9)
-    top = np.sort(reached, axis=1)
-    return found[reached.argmax(axis=1)], top[:, -1] - top[:, -2]
+
+class _Fitting:
+    """Fits on any part of the labels, over one graph."""
+
+    def __init__(self, examples: Examples, params: HeadParams) -> None:
+        found = np.unique(examples.classes)
+        if len(found) < 2:
+            raise NotTrainable(f"training needs samples of at least two labels, there are {len(found)}")
+        self.examples, self.params, self._found = examples, params, found
+        self._points = np.concatenate([examples.embeddings, _sample(examples.unlabelled, params)]).astype(np.float64)
+
+    def kinds(self) -> list[Kind]:
+        """What may be tried, the one to begin with first."""
+        if self.params.head == "logistic" or len(self._points) == len(self.examples.classes):
+            return ["logistic"]
+        return ["spread"] if self.params.head == "spread" else ["spread", "logistic"]
+
+    @cached_property
+    def _graph(self) -> "csr_array":
+        return neighbour_graph(self._points, min(self.params.neighbours, len(self._points) - 1))
+
+    def model(self, kind: Kind, given: np.ndarray) -> "LogisticRegression":
+        """Fitted on the labels at `given`; the others are as if they were not known."""
+        points, classes, weights = self._points[given], self.examples.classes[given], self.examples.weights[given]
+        head = _logistic(points, classes, weights, self.params)
+        if kind == "logistic":
+            return head
+        carried, trust = carry(self._graph, given, classes, self.params.alpha)
+        guesses = head.predict_proba(self._points)
+        places = np.searchsorted(head.classes_, carried)
+        trust = trust * (guesses[np.arange(len(carried)), places] >= REFUTED * guesses.max(axis=1))
+        trust[given] = 0.0
+        kept = trust > 0
+        return _logistic(
+            np.concatenate([points, self._points[kept]]),
+            np.concatenate([classes, carried[kept]]),
+            np.concatenate([weights, trust[kept]]),
+            self.params,
+        )
+
+    def unseen(self, kind: Kind) -> _Unseen:
+        """Every label judged by a model that was fitted without it; none where folds would be too small."""
+        examples, folds = self.examples, self._folds()
+        logits = np.full((len(folds), len(self._found)), -np.inf)
+        for fold in range(self.params.folds):
+            held, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+            if len(held):
+                model = self.model(kind, rest)
+                columns = np.searchsorted(self._found, model.classes_)
+                said = model.decision_function(self._points[held])
+                said = np.stack([np.zeros_like(said), said], axis=1) if said.ndim == 1 else said
+                logits[np.ix_(held, columns)] = said
+        judged = np.flatnonzero(folds >= 0)
+        classes = np.searchsorted(self._found, examples.classes[judged])
+        return _Unseen(logits[judged], classes, examples.weights[judged])
+
+    def _folds(self) -> np.ndarray:
+        """Fold (M,) of each label, stratified; -1 for one that is never held out: the only one of its class."""
+        classes = self.examples.classes
+        mixed = np.random.default_rng(self.params.seed).permutation(len(classes))
+        order = mixed[np.argsort(classes[mixed], kind="stable")]
+        ranks = np.arange(len(order)) - np.searchsorted(classes[order], classes[order])
+        counts = np.bincount(classes)[classes]
+        folds = np.full(len(classes), -1)
+        folds[order] = ranks % self.params.folds
+        folds[counts < 2] = -1
+        enough = (folds >= 0).sum() >= FEWEST and len(np.unique(classes[folds >= 0])) >= 2
+        return folds if enough else np.full(len(classes), -1)
 
 
 def _logistic(
@@ -106,8 +198,7 @@ def _logistic(
 ) -> "LogisticRegression":
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=params.c, max_iter=params.max_iter)
-    return model.fit(np.asarray(embeddings, np.float64), classes, sample_weight=weights)
+    return LogisticRegression(C=params.c, max_iter=params.max_iter).fit(embeddings, classes, sample_weight=weights)
 
 
 def _sample(unlabelled: np.ndarray, params: HeadParams) -> np.ndarray:
@@ -115,26 +206,3 @@ def _sample(unlabelled: np.ndarray, params: HeadParams) -> np.ndarray:
         return unlabelled
     rng = np.random.default_rng(params.seed)
     return unlabelled[np.sort(rng.permutation(len(unlabelled))[: params.most_unlabelled])]
-
-
-def _graph(points: np.ndarray, neighbours: int) -> "csr_array":
-    """Symmetric normalised k-nearest-neighbour graph; distances scaled locally (Zelnik-Manor and Perona 2004)."""
-    from scipy.sparse import csr_array, diags_array
-
-    count = len(points)
-    square = (points * points).sum(axis=1)
-    ids = np.empty((count, neighbours), np.int64)
-    gaps = np.empty((count, neighbours))
-    for start in range(0, count, BLOCK):
-        block = slice(start, min(start + BLOCK, count))
-        distances = np.maximum(square[block, None] + square - 2.0 * (points[block] @ points.T), 0.0)
-        distances[np.arange(len(distances)), np.arange(block.start, block.stop)] = np.inf
-        near = np.argpartition(distances, neighbours - 1, axis=1)[:, :neighbours]
-        ids[block], gaps[block] = near, np.take_along_axis(distances, near, axis=1)
-    scale = np.sqrt(gaps.max(axis=1)) + 1e-12
-    rows = np.repeat(np.arange(count), neighbours)
-    weights = np.exp(-gaps.ravel() / (scale[rows] * scale[ids.ravel()]))
-    graph = csr_array((weights, (rows, ids.ravel())), shape=(count, count))
-    graph = graph.maximum(graph.T)
-    degree = diags_array(1.0 / np.sqrt(np.maximum(graph.sum(axis=1), 1e-12)))
-    return csr_array(degree @ graph @ degree)

@@ -8,7 +8,7 @@ from services.contracts.events import LabelAccepted, LabelRetracted, SampleWithd
 from services.contracts.projects import ProjectDocument
 from services.retrain_trigger import entries, snapshots
 from services.retrain_trigger.entries import SHARDS, Entry, shard_of
-from services.retrain_trigger.trigger import Counters
+from services.retrain_trigger.trigger import Audits, Counters
 from services.runtime.service import Service, transact
 from services.runtime.unit import Unit
 
@@ -36,7 +36,7 @@ class Labels:
     async def accept(self, batch: Sequence[Message[LabelAccepted]], unit: Unit) -> None:
         """LabelAccepted: the highest revision of a sample's label counts, once."""
         now = self.service.clock.now()
-        changes = [(m.event.project, m.event.sample_id, _accepting(m.event, m.time)) for m in batch]
+        changes = [(m.event.project, m.event.sample_id, _accepting(m)) for m in batch]
         await self._know({m.event.project: m for m in batch})
         await self._apply(unit, changes, now)
 
@@ -73,6 +73,11 @@ class Labels:
 
     def counters(self, document: ProjectDocument, active: str | None) -> Counters:
         return entries.count(self.all(document.name), document.labels, document.name, active)
+
+    def audits(self, project: str, versions: Sequence[str]) -> list[Audits]:
+        """What the audit found of each version."""
+        known = self.all(project).values()
+        return [entries.audits(known, version) for version in versions]
 
     async def load(self) -> None:
         """Mirror every project's labels; at start."""
@@ -168,8 +173,9 @@ def _parsed(document: Mapping) -> dict[str, Entry]:
     return {name: Entry.model_validate(row) for name, row in document.get("samples", {}).items()}
 
 
-def _accepting(event: LabelAccepted, at: datetime) -> Change:
-    return lambda old: old.accept(event) if old else entries.entry(event, at)
+def _accepting(message: Message[LabelAccepted]) -> Change:
+    event, trace = message.event, message.traceparent
+    return lambda old: old.accept(event, trace) if old else entries.entry(event, message.time, trace)
 
 
 def _retracting(event: LabelRetracted, now: datetime) -> Change:

@@ -14,16 +14,19 @@ from services.contracts.ids import sha256
 from services.contracts.manifest import ModelManifest
 from services.contracts.problem import Problem, invalid
 from services.contracts.projects import ProjectDocument
-from services.retrain_trigger.registry import (
-    Registry,
+from services.retrain_trigger.loadable import unloadable
+from services.retrain_trigger.models import (
+    acknowledged,
     compared,
     model_key,
     new_record,
     no_pointer,
     pointer_key,
+    previous_of,
     state_of,
     view,
 )
+from services.retrain_trigger.registry import Registry
 from services.retrain_trigger.run_routes import Operator, newest
 from services.runtime import http
 from services.runtime.access import Project, needs
@@ -62,6 +65,13 @@ class Activation(_Body):
     reason: str = Field(min_length=1, max_length=500)
 
 
+class Shadow(_Body):
+    """Whether a version scores what comes in beside the champion, without being used, and why."""
+
+    on: bool = True
+    reason: str = Field(min_length=1, max_length=500)
+
+
 class RollBack(_Body):
     """Why the previous version is to serve again."""
 
@@ -72,6 +82,7 @@ def routes(registry: Registry) -> APIRouter:
     router = APIRouter(route_class=StrictRoute)
     _reading(router, registry)
     _writing(router, registry)
+    _shadowing(router, registry)
     _bringing(router, registry)
     return router
 
@@ -94,7 +105,9 @@ def _reading(router: APIRouter, registry: Registry) -> None:
 
     @router.get("/v1/models/{version}", dependencies=viewer)
     async def one(project: Project, version: str) -> dict[str, Any]:
-        return view(await registry.need(project, version), await registry.pointer(project))
+        record, pointer = await registry.need(project, version), await registry.pointer(project)
+        before = await registry.record(previous) if (previous := previous_of(pointer)) else None
+        return {**view(record, pointer), "acknowledged": acknowledged(record, pointer, before)}
 
 
 def _writing(router: APIRouter, registry: Registry) -> None:
@@ -133,6 +146,28 @@ def _writing(router: APIRouter, registry: Registry) -> None:
 
         answer = await transact(service, work)
         log.info("rolled back by hand", project=project, by=caller.subject, **answer)
+        return answer
+
+
+def _shadowing(router: APIRouter, registry: Registry) -> None:
+    service = registry.service
+
+    @router.post("/v1/models/{version}:shadow", status_code=202)
+    async def shadow(project: Project, version: str, body: Shadow, caller: Operator) -> dict[str, Any]:
+        record = await registry.need(project, version)
+        if record.get("gone"):
+            raise Problem(409, "artefact-gone", f"The artefact of {version} was removed by retention.")
+
+        async def work(unit: Unit) -> dict[str, Any]:
+            pointer = await unit.get(pointer_key(project)) or no_pointer()
+            wanted = version if body.on else None
+            if not body.on and pointer.get("shadow") != version:
+                return {"shadow": pointer.get("shadow"), "activation_epoch": pointer["epoch"]}
+            epoch = await registry.shadow(unit, project, wanted, body.reason)
+            return {"shadow": wanted, "activation_epoch": epoch}
+
+        answer = await transact(service, work)
+        log.info("shadow by hand", project=project, by=caller.subject, **answer)
         return answer
 
 
@@ -187,24 +222,5 @@ async def _check(content: bytes, manifest: ModelManifest, document: ProjectDocum
         raise invalid("/manifest/task", "mismatch", f"The project's task is {document.task}.")
     if sorted(manifest.labels) != sorted(document.labels):
         raise invalid("/manifest/labels", "mismatch", f"The project's labels are {', '.join(document.labels)}.")
-    if fault := await asyncio.to_thread(_fault, content, manifest):
+    if fault := await asyncio.to_thread(unloadable, content, manifest):
         raise invalid("/artefact", "not-loadable", fault)
-
-
-def _fault(content: bytes, manifest: ModelManifest) -> str | None:
-    """Why onnxruntime cannot run this as the manifest says, None if it can."""
-    import numpy as np
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        sample = np.zeros((2, *manifest.input.sample_shape), np.float32)
-        outputs = session.run(list(manifest.outputs.names), {manifest.input.name: sample})
-    except Exception as error:  # onnxruntime's own exceptions share no base class below this one
-        return f"onnxruntime refuses it: {str(error)[:300]}"
-    shapes = dict(zip(manifest.outputs.names, (np.asarray(output).shape for output in outputs), strict=True))
-    if manifest.outputs.probabilities and shapes[manifest.outputs.probabilities] != (2, len(manifest.labels)):
-        return f"its probabilities have the shape {shapes[manifest.outputs.probabilities]} for two samples"
-    return None

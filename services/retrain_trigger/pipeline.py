@@ -1,6 +1,7 @@
 """What a run does, step by step: submit, follow, register, judge, end. Each step may be taken twice."""
 
 from collections.abc import Awaitable, Callable, Generator, Mapping
+from datetime import datetime
 from functools import wraps
 from typing import Any
 
@@ -15,17 +16,22 @@ from services.contracts.events import (
 )
 from services.contracts.manifest import ModelManifest
 from services.contracts.projects import ProjectDocument
+from services.retrain_trigger import lineage as lineage_of
 from services.retrain_trigger import pool
 from services.retrain_trigger.backends import Backend, BadOutcome, ModelSource, Work
-from services.retrain_trigger.gate import GateSettings, judge
+from services.retrain_trigger.gate import METRIC, GateSettings, judge
 from services.retrain_trigger.heads import HeadParams
 from services.retrain_trigger.labels import Labels
-from services.retrain_trigger.registry import Registry, Superseded, new_record
+from services.retrain_trigger.models import new_record
+from services.retrain_trigger.registry import Registry, Superseded
+from services.retrain_trigger.reports import checked
+from services.retrain_trigger.retention import Retention
 from services.retrain_trigger.runs import Runs, ended, flight_key, moved, no_flight, run_key
 from services.retrain_trigger.settings import RetrainTriggerSettings
+from services.runtime import tracing
 from services.runtime.ports import Put
 from services.runtime.service import Service, transact
-from services.runtime.unit import Unit
+from services.runtime.unit import TRACE, Unit
 from services.runtime.workflow import Activity, ActivityFailed, Step
 
 log = structlog.get_logger()
@@ -82,6 +88,7 @@ class Pipeline:
         self._registry = registry
         self._runs = runs
         self.backend = backend
+        self._retention = Retention(registry, settings.models_kept)
 
     @property
     def activities(self) -> Mapping[str, Callable[[Order], Awaitable[Any]]]:
@@ -107,11 +114,23 @@ class Pipeline:
             now = self.service.clock.now().isoformat()
             started = TrainingStarted(project=run["project"], run_id=run["run_id"], backend_job_id=run["job_id"])
             await self._move(run, "RUNNING", started, started_at=now)
+        if error := self._given_up(run):
+            await self.backend.cancel(run["job_id"])
+            return {"state": "failed", "error": error}
         job = await self.backend.poll(run["job_id"], self._settings.follow_seconds)
         if job.state == "lost":
             await self.backend.submit(await self._work(run))
             return {"state": "running"}
         return {"state": job.state, "error": job.error}
+
+    def _given_up(self, run: Mapping[str, Any]) -> str | None:
+        """Why a job is not waited for: whoever trains has said that it failed, or nothing for too long."""
+        if (said := run.get("callback")) and said["state"] == "failed":
+            return said["error"] or "the trainer says no more than that it failed"
+        if (limit := self.backend.limit) is None or not run["started_at"]:
+            return None
+        since = self.service.clock.now() - datetime.fromisoformat(run["started_at"])
+        return f"no outcome after {limit:g} s" if since.total_seconds() > limit else None
 
     async def register(self, order: Order) -> dict[str, Any]:
         """Take the model over from the backend, as a candidate."""
@@ -122,16 +141,20 @@ class Pipeline:
             return {"state": "registered"}
         try:
             outcome = await self.backend.outcome(run["job_id"])
-            metrics = outcome.result.get("metrics")
             snapshot = await self._runs.snapshot(run["project"], run["snapshot"]["id"])
-            if outcome.result.get("evaluation_sha256") != snapshot["evaluation_sha256"]:
-                raise BadOutcome("the model was judged on another evaluation set than the snapshot's")
+            metrics = checked(outcome.result, snapshot, run["base_model"])
         except BadOutcome as error:
             return {"state": "failed", "error": str(error)}
         version, artefact, manifest = await self._registry.package(
             run["project"], run["run_id"], outcome.model, outcome.manifest
         )
-        lineage = {"run": run["run_id"], "snapshot": run["snapshot"]["id"], "base": run["base_model"]}
+        lineage = {
+            "run": run["run_id"],
+            "snapshot": run["snapshot"]["id"],
+            "base": run["base_model"],
+            "backend": run["backend"],
+            "code": outcome.result.get("code") or lineage_of.code(),
+        }
         now = self.service.clock.now().isoformat()
         record = new_record(run["project"], version, artefact, manifest, at=now, lineage=lineage)
         record |= {"metrics": metrics and metrics["candidate"], "evaluation_sha256": snapshot["evaluation_sha256"]}
@@ -140,7 +163,8 @@ class Pipeline:
             await self._registry.register(unit, record)
 
         await transact(self.service, work)
-        changes = {"model_version": version, "metrics": metrics, "seconds": outcome.result.get("seconds")}
+        changes: dict[str, Any] = {"model_version": version, "metrics": metrics}
+        changes |= {"metric": _metric(metrics, outcome.result, run), "seconds": outcome.result.get("seconds")}
         await self._move(run, "RUNNING", _succeeded(run, artefact, metrics), **changes)
         return {"state": "registered"}
 
@@ -155,7 +179,7 @@ class Pipeline:
         gate = {"promote": verdict.promote, "reasons": list(verdict.reasons), **verdict.numbers}
         if verdict.promote:
             try:
-                await self._registry.promote(run["model_version"], gate, run["base_model"])
+                await self._registry.promote(run["model_version"], gate, run["base_model"], document.rollout.share)
             except Superseded as error:
                 gate |= {"promote": False, "reasons": [f"superseded: {error}"]}
         if not gate["promote"]:
@@ -184,6 +208,7 @@ class Pipeline:
                 unit.put(flight_key(run["project"]), _landed(flight, record), guard=True)
 
         await transact(self.service, work)
+        await self._retention.sweep(run["project"])
 
     async def _run(self, order: Order) -> dict[str, Any]:
         run = await self._runs.get(order["run_id"])
@@ -249,15 +274,27 @@ class Pipeline:
         return await transact(self.service, work)
 
     def _alive(self, step: Callable[[Order], Awaitable[Any]]) -> Callable[[Order], Awaitable[Any]]:
-        """`step`, with a sign of life before it."""
+        """`step`, with a sign of life before it, in the trace of its run."""
 
         @wraps(step)
         async def alive(order: Order) -> Any:
             beat = {"at": self.service.clock.now().isoformat(), "step": step.__name__, "slot": self.service.outbox.slot}
             await self.service.state.commit([Put(beat_key(order["run_id"]), beat, ttl=86_400)])
-            return await step(order)
+            run = await self._runs.get(order["run_id"]) or {}
+            with tracing.span(f"run {step.__name__}", run.get(TRACE), run=order["run_id"]):
+                return await step(order)
 
         return alive
+
+
+def _metric(
+    metrics: Mapping[str, Any] | None, result: Mapping[str, Any], run: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """The metric that the gate goes by, its value, and which job of the backend's made the model (the best trial)."""
+    if metrics is None:
+        return None
+    child = result.get("child_run") or run["job_id"]
+    return {"name": METRIC, "value": metrics["candidate"][METRIC], "child_run": child}
 
 
 def _landed(flight: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:

@@ -100,6 +100,7 @@ def _triggers(router: APIRouter, catalogue: Catalogue, flights: Flights) -> None
                 "audit": {"errors": counters.audit_errors, "total": counters.audit_total},
                 "oldest_new": counters.oldest_new,
             },
+            "drift": await flights.drift(name),
             "fires": decision.fire,
             "reason": decision.reason,
             "missing": dict(decision.missing),

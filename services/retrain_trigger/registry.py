@@ -20,6 +20,7 @@ from services.contracts.events import (
 from services.contracts.ids import model_version, sha256
 from services.contracts.manifest import ModelManifest
 from services.contracts.problem import Problem, not_found
+from services.retrain_trigger.models import index_key, model_key, no_pointer, pointer_key, previous_of
 from services.runtime.service import Service, transact
 from services.runtime.unit import Unit
 
@@ -30,28 +31,6 @@ HISTORY = 50  # activations that can be rolled back through
 
 class Superseded(Exception):
     """Another model was activated while the candidate was being judged."""
-
-
-def model_key(version: str) -> str:
-    return f"mdl:{version}"
-
-
-def index_key(project: str) -> str:
-    return f"mdl:index:{project}"
-
-
-def pointer_key(project: str) -> str:
-    return f"ptr:active:{project}"
-
-
-def no_pointer() -> dict[str, Any]:
-    """What serves in a project without a model; `history` ends with the version that serves, `served` has them all."""
-    return {"version": None, "epoch": 0, "history": [], "served": []}
-
-
-def previous_of(pointer: Mapping[str, Any]) -> str | None:
-    """What a roll-back would bring back."""
-    return pointer["history"][-2] if len(pointer["history"]) > 1 else None
 
 
 class Registry:
@@ -123,7 +102,7 @@ class Registry:
 
         await transact(self.service, work)
 
-    async def promote(self, version: str, gate: Mapping[str, Any], champion: str | None) -> None:
+    async def promote(self, version: str, gate: Mapping[str, Any], champion: str | None, share: float = 1.0) -> None:
         """The gate has passed a candidate that was judged against `champion`. Safe to repeat; raises Superseded."""
 
         async def work(unit: Unit) -> None:
@@ -139,25 +118,61 @@ class Registry:
             if served:
                 return
             record = {**record, "gate": record["gate"] or dict(gate)}
-            self.activate(unit, record, pointer, reason="; ".join(gate.get("reasons", ())) or "promoted")
+            reason = "; ".join(gate.get("reasons", ())) or "promoted"
+            part = share if pointer["version"] else 1.0
+            self.activate(unit, record, pointer, reason=reason, share=part, completes=True)
 
         await transact(self.service, work)
 
     def activate(
-        self, unit: Unit, record: Mapping[str, Any], pointer: Mapping[str, Any], *, reason: str, share: float = 1.0
+        self,
+        unit: Unit,
+        record: Mapping[str, Any],
+        pointer: Mapping[str, Any],
+        *,
+        reason: str,
+        share: float = 1.0,
+        completes: bool = False,
     ) -> int:
-        """Point the project at a version; returns the new epoch. The pointer was read in `unit`."""
-        history = [*pointer["history"], record["version"]][-HISTORY:]
-        return self._point(unit, ModelActivated, record, pointer, history, reason, share)
+        """Point the project at a version; returns the new epoch. The pointer was read in `unit`.
+
+        With a share below 1 the version that served whole before keeps the rest; `completes` has the watch give the
+        version all of it in the end. Raises a 409 problem when there is nothing to share with, or the artefact is gone.
+        """
+        if record.get("gone"):
+            raise Problem(409, "artefact-gone", f"The artefact of {record['version']} was removed by retention.")
+        base = list(pointer["history"])
+        if base and pointer.get("share", 1.0) < 1.0:
+            base.pop()  # it never served whole
+        if base and base[-1] == record["version"]:
+            base.pop()
+        if share < 1.0 and not base:
+            raise Problem(409, "nothing-beside", "No other version can have the rest: activate it with share 1.")
+        history = [*base, record["version"]][-HISTORY:]
+        more = {"share": share, "completes": completes and share < 1.0}
+        return self._point(unit, ModelActivated, record, pointer, {"history": history, "reason": reason, **more})
 
     async def roll_back(self, unit: Unit, project: str, reason: str) -> int:
         """Bring the previous version back. Raises a 409 problem when there is none."""
         pointer = await unit.get(pointer_key(project)) or no_pointer()
-        before = previous_of(pointer)
-        record = await unit.get(model_key(before)) if before else None
-        if record is None:
-            raise Problem(409, "nothing-to-roll-back-to", "No other version has served in this project.")
-        return self._point(unit, ModelRolledBack, record, pointer, pointer["history"][:-1], reason, 1.0)
+        history = list(pointer["history"][:-1])
+        while history:
+            record = await unit.get(model_key(history[-1]))
+            if record and not record.get("gone"):
+                return self._point(unit, ModelRolledBack, record, pointer, {"history": history, "reason": reason})
+            history.pop()
+        raise Problem(409, "nothing-to-roll-back-to", "No other version has served in this project.")
+
+    async def shadow(self, unit: Unit, project: str, version: str | None, reason: str) -> int:
+        """Have a version score beside the champion, or none; returns the new epoch. Raises a 409 problem."""
+        pointer = await unit.get(pointer_key(project)) or no_pointer()
+        record = await unit.get(model_key(pointer["version"])) if pointer["version"] else None
+        if record is None or version in pointer["history"][-2:]:
+            raise Problem(409, "no-shadow", "A shadow stands beside a champion, and is neither it nor its previous.")
+        if version == pointer.get("shadow"):
+            return pointer["epoch"]
+        kept = {name: pointer[name] for name in ("history", "share", "completes", "at") if name in pointer}
+        return self._point(unit, ModelActivated, record, pointer, {**kept, "shadow": version, "reason": reason})
 
     async def retire(self, project: str) -> None:
         """No version serves any more; epochs go on counting. Safe to repeat."""
@@ -207,28 +222,29 @@ class Registry:
         kind: type[ModelActivation],
         record: Mapping[str, Any],
         pointer: Mapping[str, Any],
-        history: list[str],
-        reason: str,
-        share: float,
+        changes: Mapping[str, Any],
     ) -> int:
-        project, epoch = record["project"], pointer["epoch"] + 1
+        project, version, epoch = record["project"], record["version"], pointer["epoch"] + 1
         after = {
-            "version": record["version"],
+            "version": version,
             "epoch": epoch,
-            "history": history,
-            "served": list(dict.fromkeys([*pointer["served"], record["version"]])),
-            "share": share,
-            "reason": reason,
+            "served": list(dict.fromkeys([*pointer["served"], version])),
+            "share": 1.0,
+            "completes": False,
+            "shadow": pointer.get("shadow") if pointer.get("shadow") != version else None,
+            "rolled_back": kind is ModelRolledBack,
             "at": self.service.clock.now().isoformat(),
+            **changes,
         }
         unit.put(pointer_key(project), after, guard=True)
         event = kind(
             project=project,
-            version=record["version"],
+            version=version,
             activation_epoch=epoch,
-            previous=pointer["version"],
-            rollout={"share": share},
-            reason=reason,
+            previous=pointer["version"] if kind is ModelRolledBack else previous_of(after),
+            rollout={"share": after["share"]},
+            shadow=after["shadow"],
+            reason=after["reason"],
             gate=record["gate"] or {},
             **_files(record),
         )
@@ -242,52 +258,3 @@ class Registry:
 
 def _files(record: Mapping[str, Any]) -> dict[str, Content]:
     return {part: Content.model_validate(record[part]) for part in ("artefact", "manifest")}
-
-
-def new_record(
-    project: str, version: str, artefact: Content, manifest: Content, *, at: str, lineage: Mapping[str, Any]
-) -> dict[str, Any]:
-    """A candidate nobody has judged yet."""
-    return {
-        "version": version,
-        "project": project,
-        "artefact": artefact.model_dump(),
-        "manifest": manifest.model_dump(),
-        "lineage": dict(lineage),
-        "metrics": None,
-        "evaluation_sha256": None,
-        "gate": None,
-        "loads": {},
-        "created_at": at,
-    }
-
-
-def view(record: Mapping[str, Any], pointer: Mapping[str, Any]) -> dict[str, Any]:
-    """What is shown of a model: its record and its state now."""
-    shown = {name: value for name, value in record.items() if not name.startswith("_")}
-    return {**shown, "state": state_of(record, pointer)}
-
-
-def state_of(record: Mapping[str, Any], pointer: Mapping[str, Any]) -> str:
-    """ACTIVE, PREVIOUS, ARCHIVED, REJECTED or CANDIDATE."""
-    version, gate = record["version"], record["gate"]
-    if pointer["version"] == version:
-        return "ACTIVE"
-    if previous_of(pointer) == version:
-        return "PREVIOUS"
-    if version in pointer["served"]:
-        return "ARCHIVED"
-    return "CANDIDATE" if gate is None or gate["promote"] else "REJECTED"
-
-
-def compared(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
-    """Two models on the same evaluation set. Raises a 409 problem when there is none."""
-    if not a["evaluation_sha256"] or a["evaluation_sha256"] != b["evaluation_sha256"]:
-        detail = "The two were judged on different evaluation sets, so their numbers say nothing about each other."
-        raise Problem(409, "different-evaluation-sets", detail)
-    return {
-        "evaluation_sha256": a["evaluation_sha256"],
-        "a": {"version": a["version"], "metrics": a["metrics"]},
-        "b": {"version": b["version"], "metrics": b["metrics"]},
-        "difference": a["metrics"]["accuracy"] - b["metrics"]["accuracy"],
-    }

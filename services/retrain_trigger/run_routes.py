@@ -13,9 +13,10 @@ from services.retrain_trigger.flights import Flights
 from services.retrain_trigger.runs import RunActive, Runs, run_key
 from services.retrain_trigger.snapshots import difference
 from services.retrain_trigger.trigger import shortage
-from services.runtime import http
+from services.runtime import http, tracing
 from services.runtime.access import Caller, Project, caller_with, needs
 from services.runtime.http import StrictRoute
+from services.runtime.unit import TRACE
 
 
 class RunRequest(BaseModel):
@@ -120,5 +121,6 @@ def newest(ids: list[str], limit: int, after: str | None) -> tuple[list[str], st
 
 
 def shown(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record without what is only the store's."""
-    return {name: value for name, value in record.items() if not name.startswith("_")}
+    """A record without what is only the store's, and the trace that it is of."""
+    shown_ = {name: value for name, value in record.items() if not name.startswith("_")}
+    return {**shown_, "trace_id": tracing.trace_id(record[TRACE])} if TRACE in record else shown_

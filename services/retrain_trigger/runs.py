@@ -6,15 +6,19 @@ from typing import Any
 
 import orjson
 
+from services.contracts.envelope import Origin
 from services.contracts.events import SnapshotRef, TrainingReason, TrainingRequested
 from services.contracts.ids import run_id, sha256
 from services.contracts.problem import Problem, not_found
 from services.contracts.projects import ProjectDocument
 from services.retrain_trigger import snapshots
+from services.retrain_trigger.entries import Entry
 from services.retrain_trigger.heads import HeadParams
 from services.retrain_trigger.labels import Labels
-from services.retrain_trigger.registry import no_pointer, pointer_key
+from services.retrain_trigger.marks import answer
+from services.retrain_trigger.models import no_pointer, pointer_key
 from services.retrain_trigger.trigger import Flight
+from services.runtime import tracing
 from services.runtime.service import Service, transact
 from services.runtime.unit import Unit
 
@@ -135,11 +139,19 @@ class Runs:
             name = snapshots.blob_name(document.name, sha256(content))
             new = self._labels.counters(document, None).new
             reference = snapshots.reference(manifest, await self.service.blobs.put(name, content), new)
+            labels = origins(manifest, entries)
+            # A run is in the trace of the sample whose label tipped it, or of the request that asked for it.
+            tipped = labels[0] if labels and reason != "manual" else None
 
             async def work(unit: Unit) -> tuple[dict[str, Any], bool]:
                 return await self._open(unit, document, manifest, reference, (reason, by, force))
 
-            return await transact(self.service, work)
+            with tracing.span("training run", tipped, labels, project=document.name, snapshot=reference.id):
+                run, created = await transact(self.service, work)
+                tracing.note(run=run["run_id"])
+                for label in labels if created else ():
+                    tracing.mark("label used", label, tracing.current(), run=run["run_id"])
+            return run, created
 
     async def cancel(self, project: str, run: str, by: str) -> dict[str, Any]:
         """Ask for a run's end; it ends when its next step is taken. Raises IllegalTransition."""
@@ -182,8 +194,9 @@ class Runs:
         if run not in index["runs"]:
             unit.put(index_key(project), {"runs": [*index["runs"], run]}, guard=True)
         await unit.get(run_key(run))
-        unit.put(run_key(run), record, guard=True)
+        unit.put(run_key(run), record, guard=True, origin=Origin(tracing.current()))
         unit.put(flight_key(project), {**flight, "run_id": run, "since": now, "restarts": 0}, guard=True)
+        await answer(unit, project)
         unit.put(snapshot_key(reference.id), _new_snapshot(manifest, reference, flight.get("snapshot"), now))
         requested = TrainingRequested(
             project=project,
@@ -207,6 +220,12 @@ class Runs:
             if not (force and existing and existing["state"] in GIVEN_UP):
                 return run
             params["attempt"] = params.get("attempt", 1) + 1
+
+
+def origins(manifest: snapshots.Manifest, labels: Mapping[str, Entry]) -> list[str]:
+    """The traces of the labels that no earlier snapshot has, the newest first."""
+    new = [labels[name] for name in manifest.rows if labels[name].snapshot is None]
+    return [one.trace for one in sorted(new, key=lambda one: (one.at, one.sample_id), reverse=True) if one.trace]
 
 
 def _params(document: ProjectDocument) -> dict[str, Any]:
@@ -244,11 +263,13 @@ def _new_run(
         "pool": None,
         "model_version": None,
         "metrics": None,
+        "metric": None,
         "gate": None,
         "promoted": False,
         "seconds": None,
         "error": None,
         "cancel": None,
+        "callbacks": [],
     }
 
 

@@ -1,14 +1,20 @@
 """What retrain-trigger reads from its environment."""
 
-from pydantic import Field
+from typing import Literal
+
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class RetrainTriggerSettings(BaseSettings):
-    """The pace of runs, and the local backend's limits."""
+    """The pace of runs, where they train, and their limits."""
 
     model_config = SettingsConfigDict(env_prefix="HALFSURE_RETRAIN_TRIGGER_", frozen=True)
 
+    backend: Literal["local", "command", "kubernetes", "azureml", "webhook"] = Field(
+        default="local", description="where models are trained"
+    )
+    command: str = Field(default="", description="for the backend `command`: what trains, with its arguments")
     check_seconds: float = Field(default=0.25, gt=0, description="between two looks at the retrain rule")
     tend_seconds: float = Field(default=2.0, gt=0, description="between two looks at runs that may need a push")
     refresh_seconds: float = Field(default=15.0, gt=0, description="between two full reads of the labels")
@@ -21,4 +27,34 @@ class RetrainTriggerSettings(BaseSettings):
     keep_warm: bool = Field(default=True, description="keep a training process at hand between runs (about 200 MB)")
     pool_patience: float = Field(default=10.0, ge=0, description="seconds to wait for ingest's list of samples")
     pool_most: int = Field(default=100_000, ge=0, description="unlabelled samples that a run asks for; 0: none")
+    job_template: str = Field(default="halfsure-training", description="the PodTemplate of training Jobs")
+    job_kept_seconds: int = Field(default=3600, ge=60, description="until an ended Job and its pods are removed")
+    models_kept: int = Field(default=10, ge=0, description="artefacts kept beside those that are in use, by project")
     runs_kept: int = Field(default=5, ge=1, description="run folders kept on disk")
+
+
+class WebhookSettings(BaseSettings):
+    """Who trains, for the backend `webhook`."""
+
+    model_config = SettingsConfigDict(env_prefix="HALFSURE_RETRAIN_TRIGGER_WEBHOOK_", frozen=True)
+
+    url: str = Field(default="", description="where a training is asked for")
+    secret: SecretStr = Field(default=SecretStr(""), description="whsec_ and base64; signs what goes and what comes")
+    callback_url: str = Field(default="", description="of this service, as whoever trains reaches it")
+
+
+class AzureMlSettings(BaseSettings):
+    """The workspace, and what a job there is made of, for the backend `azureml`; all of it is registered beforehand."""
+
+    model_config = SettingsConfigDict(env_prefix="HALFSURE_RETRAIN_TRIGGER_AZUREML_", frozen=True)
+
+    subscription: str = ""
+    resource_group: str = ""
+    workspace: str = ""
+    compute: str = Field(default="", description="the cluster's name; `serverless` for none of one's own")
+    environment: str = Field(default="", description="azureml:NAME:VERSION, of the image of retrain-trigger")
+    experiment: str = "halfsure"
+    client_id: str = Field(default="", description="of the job's managed identity; empty: the compute's own")
+    instances: int = Field(default=1, ge=1, description="nodes of one job")
+    blobs: str = Field(default="", description="HALFSURE_BLOBS of the job; empty: this service's own")
+    poll_seconds: float = Field(default=10.0, gt=0, description="between two looks at a job")

@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from services.contracts.manifest import ModelManifest
 from services.contracts.preprocessing import UnreadableSample, decode
+from services.retrain_trigger.calibration import calibration_error
 from services.retrain_trigger.evaluation import compared, scored
 from services.retrain_trigger.heads import Examples, NotTrainable, fit
 from services.retrain_trigger.jobs import CurveJob, Job, LabelledRef, ModelRef, SampleRef
@@ -101,14 +102,15 @@ def train(job: Job) -> dict[str, Any]:
     tensors = _tensors(job.samples, extractor.manifest)
     examples = _examples(job, extractor, tensors)
     head = fit(examples, job.params)
-    log.info("fitted %s on %d classes after %.2f s", job.params.head, len(head.classes_), _since(started))
+    log.info("fitted %s on %d classes, temperature %.2f, after %.2f s: %s", head.kind, len(head.model.classes_),
+             head.temperature, _since(started), head.checked)  # fmt: skip
     from services.retrain_trigger.export import merged
 
-    content, manifest = merged(extractor.content, extractor.manifest, head, job.labels)
+    content, manifest = merged(extractor.content, extractor.manifest, head.model, job.labels)
     candidate = _Model.of(content, manifest)
-    difference = _check_export(candidate, head, examples.embeddings, tensors)
+    difference = _check_export(candidate, head.model, examples.embeddings, tensors)
     log.info("exported %d bytes, differing by %.1e at most, after %.2f s", len(content), difference, _since(started))
-    metrics = _metrics(job, candidate)
+    metrics = _metrics(job, candidate, head.temperature)
     manifest = manifest.model_copy(update={"metrics": _summary(metrics)})
     _write(job.out_dir / "model.onnx", content)
     _write(job.out_dir / "manifest.json", manifest.model_dump_json(indent=1).encode())
@@ -119,6 +121,7 @@ def train(job: Job) -> dict[str, Any]:
         "evaluation_sha256": evaluation_sha256(job.evaluation),
         "artefact_sha256": manifest.sha256,
         "export_difference": difference,
+        "head": {"kind": head.kind, "temperature": head.temperature, "checked": head.checked},
         "counts": {"labelled": len(job.samples), "unlabelled": len(examples.unlabelled)},
         "seconds": round(_since(started), 3),
     }
@@ -137,11 +140,13 @@ def curve(job: CurveJob) -> dict[str, Any]:
     classes = np.array([job.labels.index(sample.label) for sample in job.samples])
     truth = np.array([job.labels.index(sample.label) for sample in job.test])
 
+    params = job.params.model_copy(update={"calibrate": False})  # only the likeliest label counts here
+
     def accuracy(chosen: np.ndarray) -> float | None:
         rest = np.setdiff1d(np.arange(len(classes)), chosen)
         examples = Examples(embeddings[chosen], classes[chosen], np.ones(len(chosen)), embeddings[rest])
         try:
-            return float(np.mean(fit(examples, job.params).predict(test) == truth))
+            return float(np.mean(fit(examples, params).model.predict(test) == truth))
         except NotTrainable:
             return None
 
@@ -212,7 +217,7 @@ def _examples(job: Job, extractor: _Model, tensors: np.ndarray) -> Examples:
         raise NotTrainable("training needs samples of at least two labels, there are none")
     embeddings = extractor.run(tensors)["embedding"]
     unlabelled = np.empty((0, embeddings.shape[1]), np.float32)
-    if job.params.head == "spread" and job.unlabelled:
+    if job.params.head != "logistic" and job.unlabelled:
         unlabelled = extractor.run(_tensors(job.unlabelled, extractor.manifest))["embedding"]
     classes = np.array([job.labels.index(sample.label) for sample in job.samples])
     return Examples(embeddings, classes, np.array([sample.weight for sample in job.samples]), unlabelled)
@@ -228,19 +233,37 @@ def _check_export(candidate: _Model, head: Any, embeddings: np.ndarray, tensors:
     return difference
 
 
-def _metrics(job: Job, candidate: _Model) -> dict[str, Any] | None:
+def _metrics(job: Job, candidate: _Model, temperature: float) -> dict[str, Any] | None:
     """Both models on the pinned set, from their ONNX; None where the set is empty."""
     if not job.evaluation:
         return None
     truth = [sample.label for sample in job.evaluation]
-    new = candidate.answers(job.evaluation)
+    probabilities = candidate.run(_tensors(job.evaluation, candidate.manifest))["probabilities"]
+    new = [candidate.manifest.labels[index] for index in probabilities.argmax(axis=1)]
     if job.champion is None:
-        return {"candidate": scored(truth, new, job.labels), "champion": None, "paired": None}
-    return compared(truth, new, _Model(job.champion).answers(job.evaluation), job.labels)
+        metrics = {"candidate": scored(truth, new, job.labels), "champion": None, "paired": None}
+    else:
+        metrics = compared(truth, new, _Model(job.champion).answers(job.evaluation), job.labels)
+    classes = np.array([job.labels.index(label) for label in truth])
+    raw = probabilities**temperature  # what the head said before its logits were divided by the temperature
+    metrics["candidate"]["calibration"] = {
+        "temperature": temperature,
+        "error_before": calibration_error(raw / raw.sum(axis=1, keepdims=True), classes),
+        "error": calibration_error(probabilities, classes),
+    }
+    return metrics
+
+
+def judged(job: Job, content: bytes, manifest: ModelManifest) -> dict[str, Any] | None:
+    """The metrics of any model beside the job's champion. Raises WrongArtefact and UnreadableSample."""
+    return _metrics(job, _Model.of(content, manifest))
 
 
 def _summary(metrics: dict[str, Any] | None) -> dict[str, Any]:
-    return {} if metrics is None else {"accuracy": metrics["candidate"]["accuracy"]}
+    if metrics is None:
+        return {}
+    new = metrics["candidate"]
+    return {"accuracy": new["accuracy"], "calibration_error": new["calibration"]["error"]}
 
 
 def _since(started: float) -> float:

@@ -14,6 +14,14 @@ LEAST_CLASSES = 2
 
 
 @dataclass(frozen=True)
+class Audits:
+    """Audit labels of what one model version was sure of, and how many of them contradict it."""
+
+    errors: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True)
 class Counters:
     """What has happened to a project's labels: `new` and `retracted` since the last snapshot, the rest in all."""
 
@@ -24,6 +32,7 @@ class Counters:
     audit_errors: int = 0
     audit_total: int = 0  # audit labels of what the active version predicted
     oldest_new: datetime | None = None
+    newest_new: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,17 @@ class Flight:
 
 
 @dataclass(frozen=True)
+class Marks:
+    """What was noticed and not answered by a run yet: a scheduled look, a drift of the scores."""
+
+    scheduled: datetime | None = None
+    drift: Mapping[str, Any] | None = None
+
+
+NOTHING = Marks()
+
+
+@dataclass(frozen=True)
 class Decision:
     """`reason` says what fired; `missing` says in numbers what does not let it."""
 
@@ -45,13 +65,20 @@ class Decision:
 
 
 def decide(
-    rule: TriggerRule, counters: Counters, flight: Flight, now: datetime, pause_after_failure: float
+    rule: TriggerRule,
+    counters: Counters,
+    flight: Flight,
+    now: datetime,
+    pause_after_failure: float,
+    marks: Marks = NOTHING,
 ) -> Decision:
     """The rule of the contract. A failed or cancelled run is followed by a pause of its own (seconds)."""
     missing: dict[str, Any] = {}
-    reason = _reason(rule, counters, now)
+    reason = _reason(rule, counters, now, marks)
     if reason is None:
         missing["labels"] = max(1, rule.n - counters.new)
+    if reason == "count" and (until := _settles(rule, counters)) and now < until:
+        missing["settles"] = until.isoformat()
     missing |= blocked(rule, counters, flight, now, pause_after_failure)
     return Decision(reason is not None and not missing, reason, missing)
 
@@ -119,7 +146,14 @@ def _at_least(errors: int, total: int, rate: float) -> float:
     return min(1.0, sum(map(math.exp, logs)))
 
 
-def _reason(rule: TriggerRule, counters: Counters, now: datetime) -> TrainingReason | None:
+def _settles(rule: TriggerRule, counters: Counters) -> datetime | None:
+    """Until when enough labels wait for more, which come one after the other; twice as many do not wait."""
+    if not rule.debounce_seconds or counters.newest_new is None or counters.new >= 2 * rule.n:
+        return None
+    return counters.newest_new + timedelta(seconds=rule.debounce_seconds)
+
+
+def _reason(rule: TriggerRule, counters: Counters, now: datetime, marks: Marks) -> TrainingReason | None:
     if counters.new >= rule.n:
         return "count"
     if rule.max_age_seconds is not None and counters.oldest_new is not None and counters.new >= rule.n_min:
@@ -129,4 +163,13 @@ def _reason(rule: TriggerRule, counters: Counters, now: datetime) -> TrainingRea
     bound = error_lower_bound(counters.audit_errors, counters.audit_total)
     if rule.error_rate is not None and counters.new > 0 and bound > rule.error_rate:
         return "error_rate"
-    return None
+    return _marked(rule, counters, marks)
+
+
+def _marked(rule: TriggerRule, counters: Counters, marks: Marks) -> TrainingReason | None:
+    """What was noticed; without new labels a run would change nothing."""
+    if counters.new < max(1, rule.n_min):
+        return None
+    if rule.drift is not None and marks.drift is not None:
+        return "drift"
+    return "schedule" if rule.schedule and marks.scheduled else None

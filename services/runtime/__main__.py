@@ -5,7 +5,7 @@ import sys
 
 import uvicorn
 
-from services.runtime import telemetry
+from services.runtime import telemetry, tracing
 from services.runtime.dapr_ports import connect_dapr
 from services.runtime.settings import RuntimeSettings
 
@@ -24,6 +24,7 @@ def main(arguments: list[str]) -> int:
         return 2
     settings = RuntimeSettings()
     telemetry.configure(app_id, settings.log_level)
+    tracing.configure(app_id, settings.siteid)
     service = module.create(settings, connect_dapr)
     uvicorn.run(
         service.api,

@@ -16,8 +16,10 @@ from grpc import StatusCode
 from grpc.aio import AioRpcError
 
 from services.contracts.envelope import CONTENT_TYPE
+from services.runtime import tracing
 from services.runtime.blobs import AzureBlobs, blob_store
 from services.runtime.errors import Conflict, Unavailable
+from services.runtime.jobs import DaprJobs
 from services.runtime.memory import SystemClock
 from services.runtime.ports import CREATE, Entry, Op, Outgoing, Ports, Put
 from services.runtime.settings import RuntimeSettings
@@ -81,7 +83,7 @@ class DaprState:
             return {}
         request = api_v1.GetBulkStateRequest(store_name=self._store, keys=keys, parallelism=16)
         try:
-            answer = await self._stub.GetBulkState(request)
+            answer = await self._stub.GetBulkState(request, metadata=tracing.metadata())
         except AioRpcError as error:
             raise Unavailable(f"state store: {error.details()}") from error
         failed = [item for item in answer.items if item.error]
@@ -97,7 +99,7 @@ class DaprState:
         for op in ops:
             _add(request, op, redis)
         try:
-            await self._stub.ExecuteStateTransaction(request)
+            await self._stub.ExecuteStateTransaction(request, metadata=tracing.metadata())
         except AioRpcError as error:
             details = (error.details() or "").lower()
             if error.code() == StatusCode.ABORTED or any(words in details for words in STALE_WORDS):
@@ -160,7 +162,8 @@ class DaprPublisher:
         if service_bus:
             request.metadata["maxBulkPubBytes"] = str(SERVICE_BUS_BATCH)
         try:
-            answer = await self._stub.BulkPublishEvent(request)
+            with tracing.publishing(topic, lambda: [orjson.loads(e.envelope).get("traceparent") for e in chunk]):
+                answer = await self._stub.BulkPublishEvent(request, metadata=tracing.metadata())
         except AioRpcError as error:
             # daprd writes envelopes anew, and text with many escapes grows.
             if len(chunk) > 1 and TOO_LARGE in (error.details() or ""):
@@ -195,7 +198,9 @@ class DaprPeers:
 
     async def get(self, app_id: str, path: str, params: Mapping[str, str]) -> Any:
         try:
-            answer = await self._http.get(f"/{app_id}/method/{path.lstrip('/')}", params=dict(params))
+            answer = await self._http.get(
+                f"/{app_id}/method/{path.lstrip('/')}", params=dict(params), headers=tracing.outgoing()
+            )
         except httpx2.HTTPError as error:
             raise Unavailable(f"{app_id}: {error}") from error
         if answer.status_code in (404, 410):
@@ -221,6 +226,7 @@ async def connect_dapr(settings: RuntimeSettings) -> tuple[Ports, Callable[[], A
         peers=peers,
         workflows=DaprWorkflows(),
         reasons={"blobs": blobs.reason} if isinstance(blobs, AzureBlobs) else {},
+        jobs=DaprJobs(client),
         bus=lambda name: DaprPublisher(client, name),
     )
 

@@ -3,6 +3,7 @@
 import binascii
 import contextlib
 import json
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
@@ -34,6 +35,17 @@ def routes(service: "Service") -> None:
         return Response(orjson.dumps(await _deliver(service.inbox, topic, body)), media_type="application/json")
 
     _shelf(service)
+
+
+def job_route(service: "Service", work: Callable[[str], Awaitable[None]]) -> None:
+    """Add the route that the scheduler's calls come by; what is not a 2xx is called again."""
+
+    @service.api.post("/job/{name}", include_in_schema=False)
+    async def call(name: str, request: Request) -> Response:
+        if not service.from_sidecar(request):
+            raise Problem(401, "unauthorized", "Only this service's own sidecar may call a job.")
+        await work(name)
+        return Response(status_code=204)
 
 
 async def _deliver(inbox: Inbox, topic: str, body: bytes) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import contextlib
-import uuid
 import zlib
 from collections.abc import Awaitable, Callable, Coroutine
 from http import HTTPStatus
@@ -19,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.contracts.ids import digest, sha256
 from services.contracts.problem import MEDIA_TYPE, Fault, Problem
-from services.runtime import strict_json, telemetry
+from services.runtime import strict_json, telemetry, tracing
 from services.runtime.access import authenticate
 from services.runtime.errors import Conflict, Retry
 from services.runtime.ports import Put, State
@@ -28,8 +27,10 @@ log = structlog.get_logger()
 
 IDEMPOTENCY_TTL = 86_400  # seconds that an Idempotency-Key is remembered
 REPLAYABLE = 1 << 20  # bytes of an answer that is kept for replay
-SIDECAR_PATHS = ("/events/", "/sensors", "/job/", "/v1.0/")
-OPEN_PATHS = ("/healthz", "/readyz", "/events/{topic}", "/sensors")
+SIDECAR_PATHS = ("/events/", "/sensors", "/job/", "/hints/", "/v1.0/")
+# Without a token: the sidecar has another, and a trainer's callback is signed.
+OPEN_PATHS = ("/healthz", "/readyz", "/events/{topic}", "/sensors", "/job/{name}", "/hints/azureml")
+OPEN_PATHS += ("/v1/runs/{run}:callback",)
 MOST_ERRORS = 50  # that one answer lists
 LONGEST_DETAIL = 1000  # characters
 
@@ -50,11 +51,6 @@ def problem_response(request: Request, problem: Problem) -> Response:
 
 def trace_id(request: Request) -> str:
     """The caller's trace (W3C traceparent), else one of our own, the same for the whole request."""
-    parts = request.headers.get("traceparent", "").split("-")
-    if len(parts) == 4 and len(parts[1]) == 32:
-        return parts[1]
-    if not hasattr(request.state, "trace_id"):
-        request.state.trace_id = uuid.uuid4().hex
     return request.state.trace_id
 
 
@@ -243,6 +239,7 @@ def install(app: FastAPI, max_body: int) -> None:
         return problem_response(request, Problem(500, "internal", detail))
 
     app.add_middleware(BodyLimit, limit=max_body)
+    app.add_middleware(tracing.Traced)  # the last is the outermost
 
 
 def page(rows: list[Any], cursor: str | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import structlog
 
 from services.contracts.envelope import InvalidEnvelope, Message, read
 from services.contracts.events import EVENT_TYPES, Event
-from services.runtime import telemetry
+from services.runtime import telemetry, tracing
 from services.runtime.deadletters import DeadLetters
 from services.runtime.errors import Conflict, Drop, Retry
 from services.runtime.unit import Unit
@@ -98,7 +98,10 @@ class Inbox:
 
     async def _handle(self, kind: type[Event], batch: Sequence[Message[Event]]) -> None:
         """Raises what the handler raises; a conflict is tried again on fresh reads."""
-        subscription = self.subscriptions[kind]
+        with tracing.processing(batch) as traced:
+            await self._commit(self.subscriptions[kind], traced)
+
+    async def _commit(self, subscription: Subscription, batch: Sequence[Message[Event]]) -> None:
         for attempt in range(CONFLICT_TRIES):
             unit = await self._new_unit(subscription.lane)
             try:

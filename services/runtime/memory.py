@@ -112,6 +112,19 @@ class SteppedClock:
         self._now += timedelta(seconds=seconds)
 
 
+class MemoryJobs:
+    """Remembers schedules; tests make the calls."""
+
+    def __init__(self) -> None:
+        self.schedules: dict[str, str] = {}
+
+    async def schedule(self, name: str, schedule: str) -> None:
+        self.schedules[name] = schedule
+
+    async def cancel(self, name: str) -> None:
+        self.schedules.pop(name, None)
+
+
 class MemoryPeers:
     """Answers from functions, by app id."""
 

@@ -138,7 +138,9 @@ class Outbox:
         return Ticket(number, Put(self._key(self._slot, number), value), pending)
 
     def _outgoing(self, emission: Any, now: datetime) -> Outgoing:
-        envelope = emission.envelope or self._wrap(emission.event, now=now, cause=emission.cause)
+        envelope = emission.envelope or self._wrap(
+            emission.event, now=now, cause=emission.cause, origin=emission.origin
+        )
         return Outgoing(emission.event.topic, envelope)
 
     def dispatch(self, ticket: Ticket) -> None:

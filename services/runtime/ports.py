@@ -98,6 +98,18 @@ class Peers(Protocol):
         ...
 
 
+class Jobs(Protocol):
+    """The scheduler: named schedules of this service, kept where no process has to live for them."""
+
+    async def schedule(self, name: str, schedule: str) -> None:
+        """Call again and again by `schedule` (contracts/cron.py); the same again is harmless. Raises Unavailable."""
+        ...
+
+    async def cancel(self, name: str) -> None:
+        """Call no more; it need not be there. Raises Unavailable."""
+        ...
+
+
 @dataclass
 class Ports:
     """All the ports of one service."""
@@ -110,4 +122,5 @@ class Ports:
     workflows: Workflows | None = None
     reasons: Mapping[str, Callable[[], Awaitable[str | None]]] = field(default_factory=dict)
     """What is to be looked at again and again, and why it cannot be worked with."""
+    jobs: Jobs | None = None
     bus: Callable[[str], Publisher] | None = None  # a way out to another broker, by its component's name

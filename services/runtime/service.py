@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -13,15 +13,16 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from services.contracts.envelope import wrap
+from services.contracts.envelope import Origin, wrap
 from services.contracts.events import Event
-from services.runtime import delivery, http, telemetry
+from services.runtime import delivery, http, telemetry, tracing
 from services.runtime.access import Tokens, needs
 from services.runtime.deadletters import DeadLetters
 from services.runtime.errors import Conflict, Retry
+from services.runtime.heartbeat import heartbeat
 from services.runtime.inbox import Handler, Inbox, Subscription
 from services.runtime.outbox import FULL, Outbox
-from services.runtime.ports import Blobs, Clock, Peers, Ports, Publisher, State
+from services.runtime.ports import Blobs, Clock, Jobs, Peers, Ports, Publisher, State
 from services.runtime.projects import Projects
 from services.runtime.settings import RuntimeSettings
 from services.runtime.unit import Unit
@@ -77,11 +78,14 @@ class Service:
             lifespan=self._lifespan,
             openapi_url=None,
             docs_url=None,
+            telemetry=tracing.REQUESTS,
         )
         self.api.state.service = self
         self.api.state.tokens = Tokens(settings.tokens)
         http.install(self.api, settings.max_body)
         _common_routes(self)
+        if settings.heartbeat_seconds:
+            heartbeat(self, settings.heartbeat_seconds)
 
     # What handlers and routes work with.
 
@@ -106,6 +110,12 @@ class Service:
         if self._bound.workflows is None:
             raise RuntimeError(f"{self.app_id} has no workflow engine")
         return self._bound.workflows
+
+    @property
+    def jobs(self) -> Jobs:
+        if self._bound.jobs is None:
+            raise RuntimeError(f"{self.app_id} has no scheduler")
+        return self._bound.jobs
 
     @property
     def outbox(self) -> Outbox:
@@ -175,6 +185,10 @@ class Service:
         """Run `work` again and again while the service runs; a failure is logged and tried again."""
         self._loops.append((seconds, work))
 
+    def on_job(self, work: Callable[[str], Awaitable[None]]) -> None:
+        """Have `work` take the scheduler's calls, by the job's name; a call may come twice."""
+        delivery.job_route(self, work)
+
     def on_start(self, work: Callable[[], Awaitable[None]]) -> None:
         self._starts.append(work)
 
@@ -220,6 +234,7 @@ class Service:
                 await stop()
             await asyncio.gather(*(outbox.stop() for outbox in self._outboxes.values()))
             await close()
+            await tracing.close()
             self._ports = None
 
     async def _look(self) -> None:
@@ -248,8 +263,9 @@ class Service:
     def _turn(self, serial: str | None) -> contextlib.AbstractAsyncContextManager[Any]:
         return self.lock(serial) if serial else contextlib.nullcontext()
 
-    def _wrap(self, event: Event, **parts: Any) -> bytes:
-        return wrap(event, siteid=self.settings.siteid, service=self.app_id, **parts)
+    def _wrap(self, event: Event, origin: Origin, **parts: Any) -> bytes:
+        origin = replace(origin, device=origin.device or self.settings.deviceid)
+        return wrap(event, siteid=self.settings.siteid, service=self.app_id, origin=origin, **parts)
 
     @property
     def _bound(self) -> Ports:

@@ -18,9 +18,15 @@ class RuntimeSettings(BaseSettings):
     blobs: str = "file:///tmp/halfsure/blobs"
     state_dir: Path = Path(".halfsure")
     siteid: str = "local"
+    deviceid: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("HALFSURE_DEVICEID", "IOTEDGE_DEVICEID", "deviceid"),
+        description="the device that this service runs on: what it says is of this device, unless a sample has its own",
+    )
     statestore: str = "statestore"
     pubsub: str = "pubsub"
     projects_owner: str = Field(default="retrain-trigger", description="app id that is asked about unknown projects")
     replica: int | None = Field(default=None, description="outbox slot, where whoever starts replicas numbers them")
     max_body: int = Field(default=32 << 20, description="bytes of a request body", gt=0)
+    heartbeat_seconds: float = Field(default=0, ge=0, description="between two ServiceHeartbeat events; 0: none")
     log_level: str = "info"

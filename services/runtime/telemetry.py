@@ -6,6 +6,8 @@ import sys
 import structlog
 from prometheus_client import Counter, Gauge
 
+from services.runtime import tracing
+
 RECEIVED = Counter("halfsure_events_received_total", "Events handed to a handler", ["type"])
 RETRIED = Counter("halfsure_events_retried_total", "Events asked for again", ["type"])
 DEAD = Counter("halfsure_dead_letters_total", "Messages shelved", ["topic"])
@@ -33,6 +35,7 @@ def configure(service: str, level: str) -> None:
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
+            tracing.logged,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),

@@ -7,11 +7,14 @@ from typing import Any
 
 import orjson
 
-from services.contracts.envelope import Message
+from services.contracts.envelope import NO_ORIGIN, Message, Origin
 from services.contracts.events import Event
+from services.runtime import tracing
 from services.runtime.errors import Conflict
 from services.runtime.outbox import STAMP, STAMPS, Outbox, Ticket
 from services.runtime.ports import CREATE, Delete, Entry, Op, Put, State
+
+TRACE, DEVICE = "_trace", "_device"  # in a record that remembers its origin: a traceparent and a device's id
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Emission:
     cause: Message[Any] | None = None
     guard: str | None = None
     envelope: bytes | None = None  # of an event that is handed on as it came
+    origin: Origin = NO_ORIGIN  # the trace and the device that it goes out with
 
 
 class Unit:
@@ -32,6 +36,9 @@ class Unit:
     record carries the unit's stamp, and events name the guard that they depend on: whatever a crash or a
     conflict leaves behind, an event is published exactly for the records that were written. An unguarded
     write beside a guard must be harmless when it is left alone.
+
+    A record may remember its origin, through all later guarded writes: an event without a cause goes on in the trace of
+    its guard, else in that of what is being done, and is of the same device.
     """
 
     def __init__(self, state: State, outbox: Outbox) -> None:
@@ -41,6 +48,7 @@ class Unit:
         self._read: dict[str, Entry | None] = {}
         self._ops: dict[str, Op] = {}
         self._guards: set[str] = set()
+        self._origins: dict[str, Origin] = {}  # that this unit gives to records
         self._emissions: list[Emission] = []
         self._callbacks: list[Callable[[], None]] = []
 
@@ -59,8 +67,18 @@ class Unit:
         values = {key: self._value(key) for key in wanted}
         return {key: value for key, value in values.items() if value is not None}
 
-    def put(self, key: str, value: Any, *, guard: bool = False, ttl: int | None = None) -> None:
-        """Write a record. A guarded one must have been read in this unit."""
+    def origin(self, key: str | None) -> Origin:
+        """What a record that this unit has read remembers."""
+        entry = self._read.get(key) if key else None
+        value = entry.value if entry and isinstance(entry.value, dict) else {}
+        return Origin(value.get(TRACE), value.get(DEVICE))
+
+    def put(
+        self, key: str, value: Any, *, guard: bool = False, ttl: int | None = None, origin: Origin | None = None
+    ) -> None:
+        """Write a record, which remembers `origin` from now on. A guarded one must have been read in this unit."""
+        if origin:
+            self._origins[key] = origin
         etag = None
         if guard or key in self._guards:
             if key not in self._read:
@@ -70,14 +88,22 @@ class Unit:
             before = entry.value.get(STAMP, []) if entry else []
             value = {**value, STAMP: [self.id, *before][:STAMPS]}
             self._guards.add(key)
+        if kept := self._origins.get(key) or (self.origin(key) if etag else None):
+            said = ((TRACE, kept.trace), (DEVICE, kept.device))
+            value = {**value, **{name: text for name, text in said if text}}
         self._ops[key] = Put(key, value, etag, ttl)
 
     def delete(self, key: str) -> None:
         self._ops[key] = Delete(key)
 
-    def emit(self, event: Event, cause: Message[Any] | None = None, guard: str | None = None) -> None:
-        """Publish `event` once this unit is committed; with several guards, say which one it follows from."""
-        self._emissions.append(Emission(event, cause, guard))
+    def emit(
+        self, event: Event, cause: Message[Any] | None = None, guard: str | None = None, origin: Origin | None = None
+    ) -> None:
+        """Publish `event` once this unit is committed; with several guards, say which one it follows from.
+
+        `origin` is what it goes on from, where neither its cause nor its guard has it.
+        """
+        self._emissions.append(Emission(event, cause, guard, origin=origin or NO_ORIGIN))
 
     def forward(self, message: Message[Any], guard: str | None = None) -> None:
         """Publish an event of somebody else's, envelope and all, once this unit is committed."""
@@ -140,10 +166,18 @@ class Unit:
         return written
 
     def _tagged(self) -> list[Emission]:
-        if len(self._guards) != 1:
-            return self._emissions
-        (only,) = self._guards
-        return [replace(e, guard=e.guard or only) for e in self._emissions]
+        only = next(iter(self._guards)) if len(self._guards) == 1 else None
+        return [replace(e, guard=e.guard or only, origin=self._origin(e)) for e in self._emissions]
+
+    def _origin(self, emission: Emission) -> Origin:
+        """What the event goes out with: it is stored with it, since it is published later."""
+        if emission.cause:
+            known = emission.cause.origin
+        elif emission.origin != NO_ORIGIN:
+            known = _followed(emission, emission.origin)
+        else:
+            known = self._origins.get(emission.guard or "") or _followed(emission, self.origin(emission.guard))
+        return known if known.trace else replace(known, trace=tracing.current())
 
     def _value(self, key: str) -> Any | None:
         op = self._ops.get(key)
@@ -151,3 +185,8 @@ class Unit:
             return op.value if isinstance(op, Put) else None
         entry = self._read.get(key)
         return entry.value if entry else None
+
+
+def _followed(emission: Emission, origin: Origin) -> Origin:
+    """A new step in a trace that is remembered."""
+    return replace(origin, trace=tracing.mark(emission.event.type, origin.trace)) if origin.trace else origin

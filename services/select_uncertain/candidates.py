@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from services.contracts.envelope import Message
+from services.contracts.envelope import Message, Origin
 from services.contracts.events import (
     LabelAccepted,
     LabelRetracted,
@@ -95,7 +95,7 @@ class Candidates:
                 event.content.model_dump(),
                 seen_at=now.isoformat(),
                 site=message.siteid,
-                device=str(message.envelope.get("deviceid") or ""),
+                device=message.deviceid or "",
             )
             policy = await self.policies.recent(event.project)
             candidate = await self._streamed(unit, event.project, start.scored(event), policy)
@@ -104,7 +104,7 @@ class Candidates:
                 unit.emit(reranked, message, guard=key)
             if result := opinions.result(event.project, candidate, policy, self.pool(event.project).active):
                 unit.emit(result, message, guard=key)
-            self.write(unit, event.project, candidate, now)
+            self.write(unit, event.project, candidate, now, message.origin)
 
     async def _streamed(self, unit: Unit, project: str, candidate: Candidate, policy: SelectionPolicy) -> Candidate:
         """The sample with what the stream's thresholds say of it, once, as it comes."""
@@ -145,6 +145,7 @@ class Candidates:
                 decision=decision,
                 seen_at=now.isoformat(),
                 site=message.siteid,
+                device=message.deviceid or "",
             )
             self.write(unit, event.project, candidate, now)
             unit.emit(selected(event.project, candidate, policy, 1.0, decision, 0), message, guard=key)
@@ -257,8 +258,10 @@ class Candidates:
             return False
         return not known.version or event.model_version == self.pool(event.project).active or known.version == NO_MODEL
 
-    def write(self, unit: Unit, project: str, candidate: Candidate, now: datetime) -> None:
-        unit.put(cand_key(project, candidate.sample_id), candidate.record(), guard=True)
+    def write(
+        self, unit: Unit, project: str, candidate: Candidate, now: datetime, origin: Origin | None = None
+    ) -> None:
+        unit.put(cand_key(project, candidate.sample_id), candidate.record(), guard=True, origin=origin)
         unit.then(lambda: self.pool(project).put(candidate, now))
 
     async def _index(self, batch: Sequence[Message[Any]], unit: Unit) -> None:

@@ -11,7 +11,7 @@ from services.contracts.projects import SelectionPolicy
 from services.select_uncertain.budgets import Ledger
 from services.select_uncertain.duplicates import fresh
 from services.select_uncertain.pool import Candidate, ProjectPool
-from services.select_uncertain.rounds import Choice, choose, within_budgets
+from services.select_uncertain.rounds import Choice, Limits, budgets, choose, within_budgets
 
 TRIES = 8
 """Times that a strategy is asked again for what quotas or near-duplicates have left empty in a round."""
@@ -39,7 +39,7 @@ def fill(
         asked = gate.asked_vectors()
         barred = gate.barred(rest)
         choices = choose(rest, pool.arrays(rest), asked, rules, wanted, seed + turn, barred)
-        choices = within_budgets(choices, pool.asked_by_site + gate.by_site, policy.site_budget)
+        choices = within_budgets(choices, gate.budgets)
         before = len(filled.choices)
         for choice in choices:
             if (refusal := gate.refusal(choice)) is not None:
@@ -61,9 +61,9 @@ class Gate:
         self._pool, self._policy = pool, policy
         self._tree = pool.tree(policy)
         self._ledger: Ledger = pool.ledger(now)
+        self.budgets: Limits = budgets(pool, policy)
         self._open = _open_by_class(pool) if policy.open_per_class else {}
         self._taken: list[str] = []
-        self.by_site: Counter[str] = Counter()
 
     def asked_vectors(self) -> np.ndarray:
         """Embeddings (M, D) of what is asked already, this round's choices included."""
@@ -103,7 +103,8 @@ class Gate:
         told = tuple(self._tree.judge(facts, room).told())
         self._ledger.take(facts, choice.drawn)
         self._taken.append(choice.candidate.sample_id)
-        self.by_site[choice.candidate.site] += 1
+        for place, (_, asked) in self.budgets.items():
+            asked[getattr(choice.candidate, place)] += 1
         if not choice.drawn:
             there = self._open.setdefault(facts.outcome, [])
             there.append(choice.priority)

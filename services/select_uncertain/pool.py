@@ -18,6 +18,8 @@ from services.select_uncertain.strategies import Pool
 State = Literal["CANDIDATE", "DISCARDED", "SELECTED", "EXPIRED", "LABELED", "SKIPPED", "UNSCORABLE", "WITHDRAWN"]
 ENDED: dict[State, str] = {"LABELED": "labelled", "SKIPPED": "skipped", "WITHDRAWN": "skipped", "EXPIRED": "expired"}
 
+Place = Literal["site", "device"]
+
 NO_MODEL = "none"
 
 
@@ -168,12 +170,11 @@ class ProjectPool:
     @property
     def asked(self) -> int:
         """Samples that a person was ever asked about; labels made elsewhere are not among them."""
-        return self.asked_by_site.total()
+        return self.asked_by("site").total()
 
-    @property
-    def asked_by_site(self) -> Counter[str]:
-        """The same, by the site that they came from."""
-        return Counter(c.site for c in self.candidates.values() if c.asked)
+    def asked_by(self, place: Place) -> Counter[str]:
+        """The same, by the site or the device that they came from."""
+        return Counter(getattr(c, place) for c in self.candidates.values() if c.asked)
 
     @property
     def seen(self) -> int:

@@ -1,7 +1,7 @@
 """Rounds: when one may open, and whom it asks about. Pure."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,9 +11,11 @@ import numpy as np
 from services.contracts.events import Trigger
 from services.contracts.projects import ProjectDocument, SelectionPolicy
 from services.select_uncertain import stopping
-from services.select_uncertain.pool import NO_MODEL, Candidate, ProjectPool
+from services.select_uncertain.pool import NO_MODEL, Candidate, Place, ProjectPool
 from services.select_uncertain.rules import chance
 from services.select_uncertain.strategies import STRATEGIES, Pool
+
+Limits = Mapping[Place, tuple[int, Counter[str]]]
 
 
 @dataclass(frozen=True)
@@ -34,14 +36,16 @@ class Choice:
 
 
 def eligible(pool: ProjectPool, policy: SelectionPolicy, now: datetime, drawn: bool = False) -> list[Candidate]:
-    """What a strategy may choose from: ready, of a site that the policy is for, within that site's budget, and let pass
-    by its rules. With `drawn`, what chance may choose from: quotas of a class and the like leave nothing out there."""
+    """What a strategy may choose from: ready, of the policy's sites and devices, within budgets, passed by its rules.
+
+    With `drawn`, what chance may choose from: quotas of a class and the like leave nothing out there.
+    """
     ready = pool.ready()
-    if policy.sites is not None:
-        ready = [candidate for candidate in ready if candidate.site in policy.sites]
-    if policy.site_budget is not None:
-        asked, most = pool.asked_by_site, policy.site_budget
-        ready = [candidate for candidate in ready if asked[candidate.site] < most]
+    for place, named in (("site", policy.sites), ("device", policy.devices)):
+        if named is not None:
+            ready = [candidate for candidate in ready if getattr(candidate, place) in named]
+    limits = budgets(pool, policy)
+    ready = [candidate for candidate in ready if _allowed(candidate, limits)]
     tree = pool.tree(policy)
     if tree.rule is None:
         return ready
@@ -51,14 +55,26 @@ def eligible(pool: ProjectPool, policy: SelectionPolicy, now: datetime, drawn: b
     return [candidate for candidate in ready if pool.passes(candidate, tree, room)]
 
 
-def within_budgets(choices: Sequence[Choice], asked: Counter[str], most: int | None) -> list[Choice]:
-    """The choices, in their order, without those that would take a site over its budget."""
-    kept, counts = [], Counter(asked)
+def budgets(pool: ProjectPool, policy: SelectionPolicy) -> Limits:
+    """Labels that may be asked for of each site or device in all, and how many were; only where there is a limit."""
+    most: dict[Place, int | None] = {"site": policy.site_budget, "device": policy.device_budget}
+    return {place: (limit, pool.asked_by(place)) for place, limit in most.items() if limit is not None}
+
+
+def within_budgets(choices: Sequence[Choice], limits: Limits) -> list[Choice]:
+    """The choices, in their order, without those that would take a site or a device over its budget."""
+    limits = {place: (most, Counter(asked)) for place, (most, asked) in limits.items()}
+    kept = []
     for choice in choices:
-        if most is None or counts[choice.candidate.site] < most:
-            counts[choice.candidate.site] += 1
+        if _allowed(choice.candidate, limits):
+            for place, (_, asked) in limits.items():
+                asked[getattr(choice.candidate, place)] += 1
             kept.append(choice)
     return kept
+
+
+def _allowed(candidate: Candidate, limits: Limits) -> bool:
+    return all(asked[getattr(candidate, place)] < most for place, (most, asked) in limits.items())
 
 
 def remaining(pool: ProjectPool, policy: SelectionPolicy) -> int:
@@ -100,7 +116,7 @@ def _too_few(pool: ProjectPool, policy: SelectionPolicy, now: datetime) -> str |
     if ready == 0 and pool.ready():
         if policy.where is not None:
             return "no sample that waits passes the policy's rules now; POST /v1/policies/{id}:test says which fail"
-        return "no sample that waits is of a site that the policy may still ask about"
+        return "no sample that waits is of a site or device that the policy may still ask about"
     if ready == 0:
         return "no sample waits to be chosen"
     if pool.asked:

@@ -40,9 +40,9 @@ TICK_SECONDS = 1.0
 class ServiceBus(MessagingHandler):
     """The AMQP rim around a namespace."""
 
-    def __init__(self, port: int, namespace: Namespace) -> None:
+    def __init__(self, address: str, namespace: Namespace) -> None:
         super().__init__(prefetch=CREDIT, auto_accept=False, auto_settle=False)
-        self._port = port
+        self._address = address
         self._namespace = namespace
         self._readers: dict[str, list[Any]] = {path: [] for path in namespace.subscriptions}
         self._replies: dict[Any, dict[tuple[str, str | None], Any]] = {}
@@ -52,7 +52,7 @@ class ServiceBus(MessagingHandler):
 
     def on_start(self, event: Any) -> None:
         self._container = event.container
-        event.container.listen(f"127.0.0.1:{self._port}")
+        event.container.listen(self._address)
         event.container.schedule(TICK_SECONDS, self)
 
     def on_timer_task(self, event: Any) -> None:
@@ -259,6 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="servicebus", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
+    parser.add_argument("--host", default="127.0.0.1", help="of the interface to listen on")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--subscriptions", type=Path, required=True, help="Dapr's file of Subscriptions")
     parser.add_argument("--site", action="append", default=[], help="a device with an uplink; may be given again")
@@ -270,7 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         namespace.topics.setdefault(topic, Topic([]))
         for name in names:
             namespace.subscribe(topic, name)
-    Container(ServiceBus(options.port, namespace)).run()
+    Container(ServiceBus(f"{options.host}:{options.port}", namespace)).run()
 
 
 if __name__ == "__main__":

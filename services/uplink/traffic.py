@@ -17,6 +17,7 @@ from services.contracts.events import (
     SampleReranked,
     SampleSelected,
     SampleWithdrawn,
+    ScoresSummarised,
     TaskSkipped,
 )
 from services.contracts.projects import ProjectDocument
@@ -28,6 +29,7 @@ UP: tuple[type[Event], ...] = (
     SampleWithdrawn,
     ModelLoaded,
     ModelLoadFailed,
+    ScoresSummarised,
 )
 """A sample leaves the site when it is asked about, and never otherwise."""
 

@@ -30,6 +30,8 @@ VALUES: dict[str, Any] = {
     "policy": {"id": "default", "version": 1},
     "snapshot": {"id": "s", "sha256": "0", "uri": "blob:s"},
     "captured_at": NOW,
+    "until": NOW,
+    "confidence": [1],
     "reasons": ["x"],
     "sample_ids": ["smp_1"],
     "document": {},

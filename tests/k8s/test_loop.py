@@ -4,6 +4,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -43,9 +44,40 @@ def test_every_pod_is_ready_with_its_sidecar(cluster: Cluster, loop: str, report
     names = [{each["name"] for each in pod["status"]["containerStatuses"]} for pod in pods]
     report["sidecars_injected"] = sum("daprd" in containers for containers in names)
     assert report["pods_ready"] == report["sidecars_injected"] == 7
-    for pod in pods:
-        mounted = [each["mountPath"] for one in pod["spec"]["containers"] for each in one.get("volumeMounts", ())]
-        assert not [path for path in mounted if path == "/var/run/secrets/kubernetes.io/serviceaccount"]
+    # The cluster's token is retrain-trigger's alone, and not its sidecar's.
+    holders = {
+        (pod["metadata"]["labels"]["app.kubernetes.io/name"], one["name"])
+        for pod in pods
+        for one in pod["spec"]["containers"]
+        for each in one.get("volumeMounts", ())
+        if each["mountPath"] == "/var/run/secrets/kubernetes.io/serviceaccount"
+    }
+    assert holders == {("retrain-trigger", "service")}
+
+
+def test_retrain_trigger_may_start_jobs_and_nothing_else(cluster: Cluster, loop: str) -> None:
+    """Row 3.8: asked of the cluster itself."""
+
+    def may(*words: str) -> bool:
+        who = f"--as=system:serviceaccount:{loop}:halfsure-retrain-trigger"
+        return cluster.kubectl("-n", loop, "auth", "can-i", *words, who, check=False).split()[0] == "yes"
+
+    for verb in ("create", "get", "list", "watch", "delete"):
+        assert may(verb, "jobs.batch"), verb
+    assert may("get", "pods", "--subresource=log")
+    assert may("get", "podtemplates/halfsure-training")
+    for verb, what in [
+        *(
+            ("get", "secrets"),
+            ("create", "pods"),
+            ("delete", "pods"),
+            ("patch", "jobs.batch"),
+            ("list", "podtemplates"),
+        ),
+        *(("update", "deployments.apps"), ("create", "pods/exec"), ("get", "configmaps"), ("list", "nodes")),
+    ]:
+        assert not may(verb, what), f"{verb} {what}"
+    assert not may("create", "jobs.batch", "-n", "default")
 
 
 def test_the_same_image_runs_everywhere(cluster: Cluster, loop: str) -> None:
@@ -82,6 +114,17 @@ def test_services_read_from_each_other_and_do_no_more(cluster: Cluster, loop: st
     assert said.split() == ["200", "403", "403", "403"]
 
 
+def test_one_image_can_train_and_says_how(cluster: Cluster, loop: str) -> None:
+    """The image of the Jobs has the trainer and its entry point; the others have neither."""
+    program = "from importlib.util import find_spec as f; print(*(bool(f(n)) for n in ('sklearn', 'skl2onnx')))"
+    for app_id in ("ingest", "infer", "select-uncertain", "label-queue", "retrain-trigger"):
+        inside = ("-n", loop, "exec", f"deploy/halfsure-{app_id}", "-c", "service", "--", "python")
+        trains = app_id == "retrain-trigger"
+        assert cluster.kubectl(*inside, "-c", program).split() == [str(trains)] * 2, app_id
+        asked = cluster.kubectl(*inside, "-m", "services.retrain_trigger.backends.remote", "--help", check=False)
+        assert ("WORK_URI" in asked) == trains, app_id
+
+
 def delete(cluster: Cluster, victim: str) -> None:
     select = ("-l", f"app.kubernetes.io/name={victim}") if victim != "all" else ("-l", "app.kubernetes.io/name")
     pods = cluster.kubectl("-n", "halfsure", "get", "pods", *select, "-o", "name").split()
@@ -97,7 +140,7 @@ def test_the_loop_closes_while_pods_of_every_kind_are_deleted(
     report["loop_closed"] = False
     moments = list(MOMENTS)
     last: dict[str, Any] = {}
-    with playing(cluster, "play", str(BUDGET), str(BATCH)) as player:
+    with training_interrupted(cluster) as interrupted, playing(cluster, "play", str(BUDGET), str(BATCH)) as player:
         assert player.stdout
         for line in player.stdout:
             last = json.loads(line) if line.startswith("{") else {"said": line}
@@ -113,7 +156,62 @@ def test_the_loop_closes_while_pods_of_every_kind_are_deleted(
     assert (final["lost"], final["doubled"]) == (0, 0)
     assert final["asked"] == final["accepted"] == final["in_snapshots"] == BUDGET
     assert final["accuracy"] > 0.9
+    # One training lost its pod, and another its Job: both came to their end, in a pod that came later.
+    assert interrupted.keys() == {"pod", "job"}, interrupted
+    jobs = {job["metadata"]["name"]: job["status"] for job in cluster.get("jobs")}
+    print(f"interrupted: {interrupted}; Jobs: {jobs}")
+    assert final["runs"] == {"SUCCEEDED": len(jobs)}
+    assert all(status.get("succeeded") == 1 for status in jobs.values())
+    assert jobs[interrupted["pod"]]["failed"] >= 1
     until(lambda: ready(cluster), 180, lambda: cluster.kubectl("-n", loop, "get", "pods", check=False))
+
+
+def test_every_replica_serves_the_model_that_was_promoted(cluster: Cluster, loop: str) -> None:
+    """A model's roll-out: each pod of infer is asked by its own address, and so is each of label-queue."""
+    program = (
+        "import json, sys, urllib.request as r\n"
+        "token = open('token').read().strip()\n"
+        "def ask(url): return json.load(r.urlopen(r.Request(url, headers={'authorization': f'Bearer {token}'})))\n"
+        "for url in sys.argv[1:]: print(json.dumps(ask(url)))\n"
+    )
+
+    def ask(*urls: str) -> list[dict[str, Any]]:
+        said = cluster.kubectl("-n", loop, "exec", "client", "--", "python", "-c", program, *urls)
+        return [json.loads(line) for line in said.splitlines()]
+
+    def each(app_id: str, path: str) -> list[str]:
+        pods = cluster.get("pods", "-l", f"app.kubernetes.io/name={app_id}")
+        assert len(pods) == 2
+        return [f"http://{pod['status']['podIP']}:8080{path}" for pod in pods]
+
+    [runs] = ask("http://halfsure-retrain-trigger/v1/runs?project=digits")
+    promoted = [
+        run["model_version"] for run in sorted(runs["items"], key=lambda run: run["ended_at"]) if run["promoted"]
+    ]
+
+    def active() -> list[list[str]]:
+        answers = ask(*each("infer", "/v1/loaded-models?project=digits"))
+        return [[row["version"] for row in answer["items"] if row["active"]] for answer in answers]
+
+    until(lambda: active() == [[promoted[-1]]] * 2, 60, lambda: f"{active()}, and {promoted[-1]} was promoted last")
+    first, second = ask(*each("label-queue", "/v1/stats?project=digits"))
+    assert first["accepted"] == second["accepted"] > BUDGET
+
+
+def test_a_training_pod_is_hardened_and_alone(cluster: Cluster, loop: str) -> None:
+    """What the cluster made of the template: no sidecar, no token, bounded in time and tries."""
+    jobs = cluster.get("jobs")
+    assert jobs
+    for job in jobs:
+        spec = job["spec"]
+        assert (spec["backoffLimit"], spec["ttlSecondsAfterFinished"]) == (3, 3600)
+        assert spec["activeDeadlineSeconds"] == 1800
+    for pod in cluster.get("pods", "-l", "app.kubernetes.io/name=training"):
+        assert [one["name"] for one in pod["spec"]["containers"]] == ["training"]
+        assert not pod["spec"].get("initContainers")
+        mounts = {each["mountPath"] for each in pod["spec"]["containers"][0]["volumeMounts"]}
+        assert mounts == {"/tmp", "/var/lib/blobs"}
+        assert pod["spec"]["containers"][0]["resources"]["limits"]["memory"] == "2Gi"
 
 
 def test_a_rolling_update_under_load_fails_no_request(cluster: Cluster, loop: str, report: dict[str, Any]) -> None:
@@ -155,6 +253,38 @@ def test_mutants_are_refused_by_the_projects_own_check(report: dict[str, Any]) -
     assert done.returncode == 0, done.stdout[-2000:]
     report["mutants_refused"] = int(done.stdout.split(" passed")[0].split()[-1])
     assert report["mutants_refused"] > 10
+
+
+@contextlib.contextmanager
+def training_interrupted(cluster: Cluster) -> Iterator[dict[str, str]]:
+    """While the loop runs, takes one training's pod away, then another's whole Job; whose, by what was taken."""
+    taken: dict[str, str] = {}
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.3) and len(taken) < 2:
+            try:
+                pods = cluster.get("pods", "-l", "app.kubernetes.io/name=training")
+            except AssertionError:  # the cluster is busy
+                continue
+            for pod in pods:
+                job = pod["metadata"]["labels"]["job-name"]
+                # A pod that is ready is at work; one that ends cannot be interrupted any more.
+                if pod["status"]["phase"] != "Running" or job in taken.values():
+                    continue
+                what, name = ("job", job) if "pod" in taken else ("pod", pod["metadata"]["name"])
+                print(f"  deleting the {what} {name} in the middle of its training", flush=True)
+                hard = ("--grace-period=0", "--force") if what == "pod" else ()
+                cluster.kubectl("-n", "halfsure", "delete", what, name, "--wait=false", *hard)
+                taken[what] = job
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield taken
+    finally:
+        over.set()
+        thread.join(10)
 
 
 @contextlib.contextmanager

@@ -44,10 +44,10 @@ def test_forty_digits_and_an_unlabelled_pool_make_a_good_head() -> None:
     order = np.random.default_rng(4).permutation(len(embeddings))
     test, given, pool = order[:360], order[360:400], order[400:]
     examples = Examples(embeddings[given], data.target[given], np.ones(40), embeddings[pool])
-    alone = fit(examples, HeadParams(head="logistic")).score(embeddings[test], data.target[test])
-    helped = fit(examples, HeadParams()).score(embeddings[test], data.target[test])
+    alone = fit(examples, HeadParams(head="logistic")).model.score(embeddings[test], data.target[test])
+    helped = fit(examples, HeadParams()).model.score(embeddings[test], data.target[test])
     full = Examples(embeddings[order[360:]], data.target[order[360:]], np.ones(len(order) - 360), embeddings[:0])
-    assert fit(full, HeadParams()).score(embeddings[test], data.target[test]) > 0.97
+    assert fit(full, HeadParams()).model.score(embeddings[test], data.target[test]) > 0.97
     assert helped > alone + 0.02
 
 

@@ -1,14 +1,16 @@
 """The shell: verdicts, idempotency, the outbox across restarts, problems, tokens, dead letters."""
 
 import base64
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from conftest import Running, started
+from conftest import Running, started, wait_until
 
+from services.cli.settings import default_root
 from services.contracts.envelope import Message
-from services.contracts.events import SampleDiscarded, SampleWithdrawn
+from services.contracts.events import SampleDiscarded, SampleWithdrawn, ServiceHeartbeat
 from services.contracts.problem import Problem
 from services.runtime.access import Project, needs
 from services.runtime.errors import Drop, Retry
@@ -229,3 +231,34 @@ async def test_an_idempotency_key_gives_the_first_answer_again(tmp_path: Path) -
         assert again.headers["idempotent-replay"] == "true"
         assert "idempotent-replay" not in first.headers
         assert other.status_code == 409
+
+
+async def test_a_replica_says_at_a_set_interval_that_it_is_alive(tmp_path: Path) -> None:
+    """Row 2.16: off unless an interval is set; no two beats have the same id, a restart between them or not."""
+    async with started(Counter().create, tmp_path) as running:
+        assert ServiceHeartbeat not in running.service.said
+    beats: dict[str, Any] = {}
+    for _ in range(2):
+        async with started(Counter().create, tmp_path, heartbeat_seconds=0.05) as running:
+
+            async def two(running: Running = running, before: int = len(beats)) -> bool:
+                running.clock.step(1)
+                for topic, envelope in await running.published():
+                    assert topic == "service-heartbeat"
+                    beats[envelope["id"]] = envelope
+                return len(beats) >= before + 2
+
+            running.clock.step(1000 * len(beats))
+            await wait_until(two)
+    assert {beat["data"]["service"] for beat in beats.values()} == {"counter"}
+    assert len({beat["data"]["sequence"] for beat in beats.values()}) == len(beats) >= 4
+
+
+async def test_metrics_have_the_names_that_the_docs_promise(tmp_path: Path) -> None:
+    """Row 2.17: dashboards and alerts are built upon them."""
+    page = (default_root() / "docs" / "observability.md").read_text()
+    promised = set(re.findall(r"^\| `(halfsure_\w+)` \|", page, re.MULTILINE))
+    async with started(Counter().create, tmp_path) as running:
+        text = (await running.call("GET", "/metrics")).text
+    exposed = set(re.findall(r"^# TYPE (halfsure_\w+) ", text, re.MULTILINE))
+    assert promised == {name for name in exposed if not name.endswith("_created")}

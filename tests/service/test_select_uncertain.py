@@ -260,7 +260,27 @@ async def test_a_policy_may_be_for_some_sites_and_give_each_a_budget(tmp_path: P
         assert asked == {"north": 3, "south": 3}
         manual = await running.call("POST", "/v1/rounds?project=p", json={"budget": 1})
         assert manual.status_code == 409
-        assert "of a site that the policy may still ask about" in manual.json()["detail"]
+        assert "of a site or device that the policy may still ask about" in manual.json()["detail"]
+
+
+async def test_a_policy_may_be_for_some_devices_and_give_each_a_budget(tmp_path: Path) -> None:
+    """Row 2.19, within one site: the sample's own device counts, not the site's."""
+    async with started(create, tmp_path) as running:
+        await running.deliver(project(devices=["cam-1", "cam-2"], device_budget=3, batch=8, min_pool=5))
+        devices = {name: ("cam-1", "cam-2", "")[n % 3] for n, name in enumerate(NAMES)}
+        for device in ("cam-1", "cam-2", ""):
+            batch = await scores(running, [n for n in NAMES if devices[n] == device])
+            await running.deliver_batch(batch, deviceid=device)
+        asked: Counter[str] = Counter()
+        for _ in range(4):
+            running.clock.step(61)
+            await tick(running)
+            for _, envelope in await running.published():
+                if envelope["type"] == SampleSelected.type:
+                    assert envelope["deviceid"] == devices[envelope["subject"]]
+                    asked[envelope["deviceid"]] += 1
+                    await running.deliver(accepted(envelope["subject"]))
+        assert asked == {"cam-1": 3, "cam-2": 3}
 
 
 async def test_labels_from_elsewhere_are_never_asked_for(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def outcome(folder: Path, name: str = "out") -> tuple[dict[str, Any], bytes, Mod
     return json.loads((out / "result.json").read_bytes()), (out / "model.onnx").read_bytes(), manifest
 
 
-@pytest.mark.parametrize("head", ["spread", "logistic"])
+@pytest.mark.parametrize("head", ["auto", "spread", "logistic"])
 def test_the_same_job_gives_the_same_bytes(tmp_path: Path, samples: list[dict[str, Any]], head: str) -> None:
     params = {"seed": 3, "head": head}
     assert main([str(job(tmp_path, samples, params=params))]) == EXIT_DONE

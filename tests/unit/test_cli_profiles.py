@@ -50,6 +50,7 @@ def test_what_the_components_ask_of_the_environment_is_given_where_a_server_stan
     """In production one of a pair is given (a namespace or a connection string), and Entra and the vault's name."""
     found = specs(profile, tmp_path)
     only_in_azure = {"HALFSURE_SERVICEBUS_NAMESPACE", "HALFSURE_POSTGRES_ENTRA", "HALFSURE_KEY_VAULT"}
+    only_in_azure |= {f"HALFSURE_ENTRA_{part}" for part in ("TENANT", "CLIENT", "CERTIFICATE")}
     for place in PROFILES[profile]:
         for file in (ROOT / "components" / place.components).glob("*.yaml"):
             for document in yaml.safe_load_all(file.read_text()):

@@ -159,9 +159,7 @@ MUTANTS: dict[str, tuple[Callable[[Object], Any], str]] = {
         "daprd-ingest: lacks HALFSURE_MQTT_URL",
     ),
     "sidecar without any way to the cloud": (
-        lambda made: [
-            env(made, "daprd-uplink").pop(f"HALFSURE_SERVICEBUS_{one}") for one in ("CONNECTION", "NAMESPACE")
-        ],
+        lambda made: env(made, "daprd-uplink").pop("HALFSURE_SERVICEBUS_NAMESPACE"),
         "daprd-uplink: lacks HALFSURE_SERVICEBUS_",
     ),
     "tokens that differ": (value("infer", "APP_API_TOKEN", "${OTHER}"), "must have the same APP_API_TOKEN"),
@@ -170,8 +168,24 @@ MUTANTS: dict[str, tuple[Callable[[Object], Any], str]] = {
     "sidecar looks at another port": (flag("--app-port", "8081"), "--app-port must be 8080"),
     "secret in clear text": (value("infer", "DAPR_API_TOKEN", "hunter2"), "DAPR_API_TOKEN is a secret in clear text"),
     "connection string in clear text": (
-        value("daprd-uplink", "HALFSURE_SERVICEBUS_CONNECTION", "Endpoint=sb://x.servicebus.windows.net/;SharedAcc"),
-        "HALFSURE_SERVICEBUS_CONNECTION is a secret in clear text",
+        value("daprd-uplink", "BUS", "Endpoint=sb://x.servicebus.windows.net/;SharedAccessKey=abc"),
+        "BUS is a secret in clear text",
+    ),
+    "connection string for the twin": (
+        value("daprd-uplink", "HALFSURE_SERVICEBUS_CONNECTION", "${HALFSURE_SERVICEBUS_CONNECTION}"),
+        "HALFSURE_SERVICEBUS_CONNECTION would be a secret in the device's twin",
+    ),
+    "client secret for the twin": (
+        value("uplink", "AZURE_CLIENT_SECRET", "${AZURE_CLIENT_SECRET}"),
+        "AZURE_CLIENT_SECRET would be a secret in the device's twin",
+    ),
+    "signature for the twin": (
+        value("uplink", "HALFSURE_CLOUD_BLOBS", "https://x.blob.core.windows.net/c?sv=1&sig=abc"),
+        "HALFSURE_CLOUD_BLOBS is a secret in clear text",
+    ),
+    "sidecar without its certificate": (
+        lambda made: env(made, "daprd-uplink").pop("HALFSURE_ENTRA_CERTIFICATE"),
+        "daprd-uplink: lacks HALFSURE_ENTRA_CERTIFICATE",
     ),
     "signature in a url": (value("infer", "MODELS", "https://x.net/m?sv=1&sig=abc"), "MODELS is a secret"),
     "password in a url": (value("infer", "BROKER", "tcp://me:secret@10.0.0.1:1883"), "BROKER is a secret"),

@@ -17,7 +17,7 @@ from services.standins.entities import LOCK_SECONDS, MAX_DELIVERY, wanted
 
 # Where one of these is set, the other need not be: a name for an identity, or a connection string.
 EITHER = ({"HALFSURE_SERVICEBUS_NAMESPACE", "HALFSURE_SERVICEBUS_CONNECTION"},)
-OPTIONAL = {"HALFSURE_POSTGRES_ENTRA"}
+OPTIONAL = {"HALFSURE_POSTGRES_ENTRA", *(f"HALFSURE_ENTRA_{part}" for part in ("TENANT", "CLIENT", "CERTIFICATE"))}
 # What the services themselves read, beside their components.
 OWN = {
     "azure": {"HALFSURE_BLOBS": "the content of samples and models", "HALFSURE_TOKENS": "who may call"},

@@ -25,6 +25,8 @@ FOURTEEN_DAYS = 14 * 86_400
 SETTINGS, KEPT = "/etc/halfsure", "/var/lib/halfsure"
 # Who the images run as, so that the folders below KEPT can be theirs.
 USERS = {"service": 10001, "redis": 999, "mosquitto": 1883, "edgehub": 13623}
+# Who uplink is to Azure: certificate and key in one file, for its sidecar (Service Bus) and for itself (Blob Storage).
+CERTIFICATE = f"{SETTINGS}/identity/uplink.pem"
 MODULE_TWIN, STATUS_OUTPUT = "uplink", "model-status"
 _MIB = 1 << 20
 
@@ -90,7 +92,14 @@ def fill(text: str, values: Mapping[str, str]) -> str:
 def service_environment(app_id: str) -> dict[str, str]:
     """What a service finds in its environment, beside what its image sets."""
     place, side = device(), sidecar(app_id)
-    own = {"HALFSURE_CLOUD_BLOBS": "${HALFSURE_CLOUD_BLOBS}", "HALFSURE_UPLINK_TWIN": "true"}
+    own = {
+        "HALFSURE_CLOUD_BLOBS": "${HALFSURE_CLOUD_BLOBS}",
+        "HALFSURE_UPLINK_TWIN": "true",
+        # As azure-identity's EnvironmentCredential reads them.
+        "AZURE_TENANT_ID": "${HALFSURE_ENTRA_TENANT}",
+        "AZURE_CLIENT_ID": "${HALFSURE_ENTRA_CLIENT}",
+        "AZURE_CLIENT_CERTIFICATE_PATH": CERTIFICATE,
+    }
     return {
         "APP_ID": app_id,
         "APP_PORT": str(APP),
@@ -112,9 +121,10 @@ def service_environment(app_id: str) -> dict[str, str]:
 
 
 def sidecar_environment(components: Sequence[Mapping[str, Any]], app_id: str) -> dict[str, str]:
-    """What a sidecar finds: its tokens, and what its components refer to."""
-    fixed = {"HALFSURE_REDIS_HOST": "redis:6379"}
-    refers = {name: fixed.get(name, f"${{{name}}}") for name in wanted(components, app_id)}
+    """What a sidecar finds: its tokens, and what its components refer to; of the ways to the cloud that by identity."""
+    fixed = {"HALFSURE_REDIS_HOST": "redis:6379", "HALFSURE_ENTRA_CERTIFICATE": CERTIFICATE}
+    names = [name for name in wanted(components, app_id) if name != "HALFSURE_SERVICEBUS_CONNECTION"]
+    refers = {name: fixed.get(name, f"${{{name}}}") for name in names}
     return {"DAPR_API_TOKEN": "${DAPR_API_TOKEN}", "APP_API_TOKEN": "${APP_API_TOKEN}", **refers}
 
 
@@ -129,6 +139,7 @@ def _service(app: App, images: Images) -> Object:
                 f"{SETTINGS}/tokens.json:{SETTINGS}/tokens.json:ro",
                 f"{KEPT}/blobs:{KEPT}/blobs",
                 f"{KEPT}/{app.app_id}:{KEPT}/state",
+                *_identity(app),
             ],
             "PortBindings": {f"{APP}/tcp": [{"HostPort": str(app.app_port)}]},
             **_confined(768),
@@ -142,11 +153,18 @@ def _sidecar(app: App, common: Common, components: Sequence[Mapping[str, Any]]) 
     options = {
         "Cmd": ["/daprd", *_sidecar_flags(app, common)],
         "HostConfig": {
-            "Binds": [f"{SETTINGS}/{name}:{SETTINGS}/{name}:ro" for name in ("components", "dapr", "config.yaml")],
+            "Binds": [
+                *(f"{SETTINGS}/{name}:{SETTINGS}/{name}:ro" for name in ("components", "dapr", "config.yaml")),
+                *_identity(app),
+            ],
             **_confined(256),
         },
     }
     return _module(DAPRD, options, 1, sidecar_environment(components, app.app_id))
+
+
+def _identity(app: App) -> list[str]:
+    return [f"{CERTIFICATE}:{CERTIFICATE}:ro"] if app.app_id == MODULE_TWIN else []
 
 
 def _sidecar_flags(app: App, common: Common) -> list[str]:

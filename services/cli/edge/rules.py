@@ -10,7 +10,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
-from services.cli.edge.deployment import GRPC, HTTP, RUNTIME, device_apps, service_environment, sidecar
+from services.cli.edge.deployment import CERTIFICATE, GRPC, HTTP, RUNTIME, device_apps, service_environment, sidecar
 from services.cli.edge.resources import wanted
 from services.cli.edge.schema import CREATE_OPTIONS, MANIFEST, ROUTE
 from services.cli.manifests import ALTERNATIVES
@@ -19,7 +19,9 @@ from services.cli.runfile import RunFile
 Object = Mapping[str, Any]
 MOST_MODULES, MOST_TWIN, MOST_OPTIONS = 50, 32 << 10, 4096
 PLACEHOLDER = re.compile(r"^\$\{[A-Z][A-Z0-9_]*\}$")
-SECRET_NAMES = re.compile(r"(^|_)(TOKEN|PASSWORD|SECRET|CONNECTION|KEY)$|^HALFSURE_(CLOUD_BLOBS|MQTT_URL)$", re.I)
+SECRET_NAMES = re.compile(r"(^|_)(TOKEN|PASSWORD|SECRET|CONNECTION|KEY)$|^HALFSURE_MQTT_URL$", re.I)
+# What daprd takes from its environment alone: keys to this one device's sidecars and broker, on its network only.
+BY_ENVIRONMENT_ONLY = ("DAPR_API_TOKEN", "APP_API_TOKEN", "HALFSURE_MQTT_URL")
 SECRET_TEXTS = re.compile(r"SharedAccessKey=|AccountKey=|[?&]sig=|://[^/@\s]*:[^/@\s]+@|-----BEGIN|PRIVATE KEY")
 
 
@@ -177,9 +179,11 @@ def _secrets(deployment: _Deployment) -> Iterator[str]:
     """Whoever reads the file, or its history, must not find one."""
     for name in deployment.all:
         for variable, value in deployment.env(name).items():
-            clear = SECRET_NAMES.search(variable) and value and not PLACEHOLDER.match(value)
-            if clear or SECRET_TEXTS.search(value):
+            named = SECRET_NAMES.search(variable) and value and not PLACEHOLDER.match(value)
+            if (named and variable in BY_ENVIRONMENT_ONLY) or SECRET_TEXTS.search(value):
                 yield f"{name}: {variable} is a secret in clear text: make it ${{{variable}}}"
+            elif SECRET_NAMES.search(variable) and variable not in BY_ENVIRONMENT_ONLY and value:
+                yield f"{name}: {variable} would be a secret in the device's twin: mount a file, as of {CERTIFICATE}"
         if SECRET_TEXTS.search(deployment.options[name]):
             yield f"{name}: there is a secret in its createOptions"
     for name, credential in deployment.agent["runtime"]["settings"].get("registryCredentials", {}).items():

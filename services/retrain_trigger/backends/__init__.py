@@ -14,6 +14,10 @@ class BadOutcome(Exception):
     """What the backend has left is not what the run asked for."""
 
 
+class JobRefused(Exception):
+    """Whoever is to train will never take this job."""
+
+
 @dataclass(frozen=True)
 class ModelSource:
     """An ONNX model in the blob store; a champion has a version."""
@@ -69,8 +73,16 @@ class Backend(Protocol):
 
     name: str
 
+    @property
+    def limit(self) -> float | None:
+        """Seconds after which a job that has not ended is given up; None: the backend sees to it itself."""
+        ...
+
     async def submit(self, work: Work) -> str:
-        """Take the job, and return this backend's name for it. Raises Unavailable when it must be asked again."""
+        """Take the job, and return this backend's name for it.
+
+        Raises Unavailable when it must be asked again, and JobRefused when that is of no use.
+        """
         ...
 
     async def poll(self, job_id: str, patience: float) -> Job:

@@ -12,23 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
 import structlog
-from pydantic import ValidationError
 
-from services.contracts.ids import sha256
-from services.contracts.manifest import ModelManifest
-from services.retrain_trigger.backends import BadOutcome, Job, ModelSource, Outcome, PoolSample, Work
+from services.retrain_trigger.backends import BadOutcome, Job, Outcome, Work, files
 from services.retrain_trigger.backends.contents import ContentGone, Contents
 from services.retrain_trigger.settings import RetrainTriggerSettings
-from services.retrain_trigger.snapshots import Row
 from services.runtime.errors import Retry
 
 log = structlog.get_logger()
 
 EXIT_BAD_JOB = 2
-LOG_LINES = 15
-MODELS = "_models"  # the folder beside the projects' samples
 
 
 @dataclass
@@ -41,6 +34,7 @@ class LocalBackend:
     """The trainer as a process that dies with this one; a result on disk outlives both."""
 
     name = "local"
+    limit = None
 
     def __init__(
         self, fetch: Callable[[str], Awaitable[bytes]], folder: Path, settings: RetrainTriggerSettings
@@ -74,19 +68,15 @@ class LocalBackend:
                 del self._jobs[job_id]
                 return Job("lost")
         result = self._result(job_id)
-        return _ended(result) if result is not None else Job("lost")
+        return files.ended(result) if result is not None else Job("lost")
 
     async def outcome(self, job_id: str) -> Outcome:
         folder = self._folder / job_id
         try:
-            model, described = await asyncio.to_thread(_read, folder)
-            manifest = ModelManifest.model_validate_json(described)
-        except (OSError, ValidationError) as error:
+            model, described = await asyncio.to_thread(files.model, folder)
+        except OSError as error:
             raise BadOutcome(f"the run's files cannot be read: {error}") from error
-        result = self._result(job_id) or {}
-        if not sha256(model) == manifest.sha256 == result.get("artefact_sha256"):
-            raise BadOutcome("the model's bytes are not those that the trainer reported")
-        return Outcome(model, manifest, result)
+        return files.verified(model, described, self._result(job_id) or {})
 
     async def cancel(self, job_id: str) -> None:
         if running := self._jobs.get(job_id):
@@ -121,17 +111,20 @@ class LocalBackend:
                 if (result := self._result(work.run_id)) is not None:
                     self._spare = await self._child() if self._settings.keep_warm else None
                     await asyncio.to_thread(self._prune)
-                    return _ended(result)
+                    return files.ended(result)
                 log.warning("training ended without a result", run=work.run_id, exit_code=code, attempt=attempt)
                 if code == EXIT_BAD_JOB:
                     break
-            return Job("failed", f"the trainer ended with exit code {code}: {_last_lines(folder)}")
+            return Job("failed", f"the trainer ended with exit code {code}: {files.last_lines(files.said(folder))}")
 
     async def _train(self, job: Path) -> int | str:
-        """Exit code of one attempt, or `timeout`; the process is gone afterwards, whatever happens."""
-        process = await self._child()
+        """Exit code of one attempt, or `timeout`."""
+        return await self._follow(await self._child(), job)
+
+    async def _follow(self, process: asyncio.subprocess.Process, job: Path, task: str = "train") -> int | str:
+        """Exit code of a child that is told its job, or `timeout`; it is gone afterwards, whatever happens."""
         try:
-            await _tell(process, job)
+            await _tell(process, f"{task} {job}")
             async with asyncio.timeout(self._settings.training_timeout):
                 return await process.wait()
         except TimeoutError:
@@ -144,9 +137,13 @@ class LocalBackend:
         spare, self._spare = self._spare, None
         if spare is not None and spare.returncode is None:
             return spare
+        return await self._started()
+
+    async def _started(self, *command: str) -> asyncio.subprocess.Process:
+        """A child for one job: the trainer, or another command."""
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "services.retrain_trigger.backends.child"),
-            *(str(os.getpid()), str(self._settings.niceness)),
+            *(str(os.getpid()), str(self._settings.niceness), *command),
             stdin=asyncio.subprocess.PIPE,
             start_new_session=True,
         )
@@ -154,57 +151,16 @@ class LocalBackend:
     async def _prepare(self, work: Work, folder: Path) -> Path:
         """The job file, with everything that it names on this machine. Raises ContentGone and Retry."""
         started = time.perf_counter()
-        rows = (*work.snapshot.train, *work.snapshot.evaluation)
-        failed = await self._contents.bring(
-            work.project, [(row.sample_id, row.content.uri, row.content.sha256) for row in rows]
-        )
-        if failed:
-            raise ContentGone(f"{len(failed)} labelled samples cannot be read: {next(iter(failed.values()))}")
-        pool = [(sample.sample_id, sample.uri, sample.sha256) for sample in work.unlabelled]
-        gone = await self._contents.bring(work.project, pool)
-        models = [model for model in (work.extractor, work.champion) if model]
-        lost = await self._contents.bring(MODELS, [(m.manifest.sha256, m.uri, m.manifest.sha256) for m in models])
-        if lost:
-            raise next(iter(lost.values()))
-        described = self._described(work, [sample for sample in work.unlabelled if sample.sample_id not in gone])
-        path = folder / "job.json"
-        await asyncio.to_thread(_put, path, orjson.dumps({**described, "out_dir": str(folder)}))
+        path = await asyncio.to_thread(files.write_job, await files.bring(work, self._contents), folder)
+        seconds = time.perf_counter() - started
         log.info(
-            "job written", run=work.run_id, samples=len(rows), pool=len(pool), seconds=time.perf_counter() - started
+            "job written", run=work.run_id, samples=len(work.snapshot.rows), pool=len(work.unlabelled), seconds=seconds
         )
         return path
 
-    def _described(self, work: Work, pool: list[PoolSample]) -> dict[str, Any]:
-        def labelled(row: Row, weight: bool) -> dict[str, Any]:
-            more = {"label": row.label, **({"weight": row.weight} if weight else {})}
-            return {**self._sample(work.project, row.sample_id, row.content.media_type), **more}
-
-        return {
-            "run_id": work.run_id,
-            "task": work.task,
-            "labels": list(work.snapshot.labels),
-            "extractor": self._model(work.extractor),
-            "champion": self._model(work.champion) if work.champion else None,
-            "samples": [labelled(row, True) for row in work.snapshot.train],
-            "evaluation": [labelled(row, False) for row in work.snapshot.evaluation],
-            "unlabelled": [self._sample(work.project, sample.sample_id, sample.media_type) for sample in pool],
-            "params": dict(work.params),
-        }
-
-    def _sample(self, project: str, sample_id: str, media_type: str) -> dict[str, Any]:
-        path = self._contents.path(project, sample_id)
-        return {"sample_id": sample_id, "path": str(path), "media_type": media_type}
-
-    def _model(self, source: ModelSource) -> dict[str, Any]:
-        path = self._contents.path(MODELS, source.manifest.sha256)
-        return {"path": str(path), "manifest": source.manifest.model_dump(mode="json"), "version": source.version}
-
     def _result(self, job_id: str) -> Mapping[str, Any] | None:
         """What the trainer wrote last; while it is not there, the job is not over."""
-        try:
-            return orjson.loads((self._folder / job_id / "result.json").read_bytes())
-        except FileNotFoundError:
-            return None
+        return files.result(self._folder / job_id)
 
     def _prune(self) -> None:
         """Keep the folders of the latest runs only; models and metrics live in the registry."""
@@ -215,11 +171,11 @@ class LocalBackend:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _tell(process: asyncio.subprocess.Process, job: Path) -> None:
-    """Hand the child its job; one that has died shows it by its exit code."""
+async def _tell(process: asyncio.subprocess.Process, what: str) -> None:
+    """Hand the child its task; one that has died shows it by its exit code."""
     if process.stdin is not None:
         with contextlib.suppress(ConnectionError):
-            process.stdin.write(f"{job}\n".encode())
+            process.stdin.write(f"{what}\n".encode())
             await process.stdin.drain()
             process.stdin.close()
 
@@ -230,29 +186,3 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await asyncio.shield(process.wait())
-
-
-def _ended(result: Mapping[str, Any]) -> Job:
-    if error := result.get("error"):
-        return Job("failed", f"{error['code']}: {error['message']}")
-    return Job("succeeded")
-
-
-def _read(folder: Path) -> tuple[bytes, bytes]:
-    return (folder / "model.onnx").read_bytes(), (folder / "manifest.json").read_bytes()
-
-
-def _put(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_bytes(content)
-    draft.replace(path)
-
-
-def _last_lines(folder: Path) -> str:
-    """The end of what the trainer said."""
-    lines: list[str] = []
-    for name in ("train.log", "output.log"):
-        with contextlib.suppress(FileNotFoundError):
-            lines += (folder / name).read_text(errors="replace").splitlines()[-LOG_LINES:]
-    return "\n".join(lines)[-4000:] or "it said nothing"
