@@ -233,8 +233,8 @@ def _check_export(candidate: _Model, head: Any, embeddings: np.ndarray, tensors:
     return difference
 
 
-def _metrics(job: Job, candidate: _Model, temperature: float) -> dict[str, Any] | None:
-    """Both models on the pinned set, from their ONNX; None where the set is empty."""
+def _metrics(job: Job, candidate: _Model, temperature: float | None = None) -> dict[str, Any] | None:
+    """Both models on the pinned set, from their ONNX; None where the set is empty. `temperature`: if it is known."""
     if not job.evaluation:
         return None
     truth = [sample.label for sample in job.evaluation]
@@ -245,12 +245,11 @@ def _metrics(job: Job, candidate: _Model, temperature: float) -> dict[str, Any] 
     else:
         metrics = compared(truth, new, _Model(job.champion).answers(job.evaluation), job.labels)
     classes = np.array([job.labels.index(label) for label in truth])
-    raw = probabilities**temperature  # what the head said before its logits were divided by the temperature
-    metrics["candidate"]["calibration"] = {
-        "temperature": temperature,
-        "error_before": calibration_error(raw / raw.sum(axis=1, keepdims=True), classes),
-        "error": calibration_error(probabilities, classes),
-    }
+    calibration = metrics["candidate"]["calibration"] = {"error": calibration_error(probabilities, classes)}
+    if temperature is not None:
+        raw = probabilities**temperature  # what the head said before its logits were divided by the temperature
+        calibration["temperature"] = temperature
+        calibration["error_before"] = calibration_error(raw / raw.sum(axis=1, keepdims=True), classes)
     return metrics
 
 

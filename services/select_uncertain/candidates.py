@@ -13,14 +13,11 @@ from services.contracts.events import (
     LabelRetracted,
     ModelActivation,
     ModelRejected,
-    PolicyRef,
     SampleScored,
     SampleScoringFailed,
-    SampleSelected,
     SampleWithdrawn,
     TaskEvent,
     TaskSkipped,
-    Top,
 )
 from services.contracts.projects import SelectionPolicy
 from services.runtime.service import Service
@@ -28,6 +25,7 @@ from services.runtime.unit import Unit
 from services.select_uncertain import opinions, stopping
 from services.select_uncertain.policies import Policies
 from services.select_uncertain.pool import NO_MODEL, Candidate, ProjectPool, State
+from services.select_uncertain.questions import selected
 from services.select_uncertain.stream import AdaptiveThreshold
 
 log = structlog.get_logger()
@@ -305,40 +303,3 @@ def _measured(known: dict[str, Any], version: str, gate: Mapping[str, Any]) -> d
     history = [row for row in known.get("history", []) if row["version"] != version]
     row = stopping.judged(version, gate)
     return {"history": [*history, row][-stopping.KEPT :]} if row else {}
-
-
-def told(candidate: Candidate) -> dict[str, Any]:
-    """What the model said of a sample, as a decision about it remembers."""
-    top = candidate.top or {}
-    return {"outcome": top.get("label"), "confidence": top.get("confidence"), "scores": candidate.scores}
-
-
-def selected(
-    project: str,
-    candidate: Candidate,
-    policy: SelectionPolicy,
-    priority: float,
-    decision: dict[str, Any],
-    seed: int,
-) -> SampleSelected:
-    """The question that a decision leads to."""
-    trigger = decision["trigger"]
-    return SampleSelected.model_validate(
-        {
-            "project": project,
-            "sample_id": candidate.sample_id,
-            "round_id": decision["round_id"],
-            "content": candidate.content,
-            "priority": priority,
-            "reasons": decision["reasons"],
-            "policy": PolicyRef(id=policy.id, version=policy.version).model_dump(),
-            "strategy": decision.get("strategy", "unscorable"),
-            "seed": seed,
-            "required_labels": policy.required_labels,
-            "trigger": trigger,
-            "is_audit": trigger == "audit",
-            "weight": policy.weight,
-            "prelabel": Top(**candidate.top).model_dump() if candidate.top else None,
-            "model_version": candidate.version,
-        }
-    )

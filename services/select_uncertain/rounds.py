@@ -36,7 +36,7 @@ class Choice:
 
 
 def eligible(pool: ProjectPool, policy: SelectionPolicy, now: datetime, drawn: bool = False) -> list[Candidate]:
-    """What a strategy may choose from: ready, of the policy's sites and devices, within budgets, passed by its rules.
+    """What a strategy may choose from: ready, of the policy's places, within their budgets, and passed by its rules.
 
     With `drawn`, what chance may choose from: quotas of a class and the like leave nothing out there.
     """
