@@ -226,7 +226,7 @@ class Pipeline:
         """Decide once which unlabelled samples the run may see."""
         params = HeadParams.model_validate(run["params"]["training"])
         most = min(params.most_unlabelled, self._settings.pool_most)
-        if run["pool"] or params.head != "spread" or not most:
+        if run["pool"] or params.head == "logistic" or not most:
             return run
         manifest = await self._runs.manifest(run["snapshot"]["uri"])
         found = await pool.listed(

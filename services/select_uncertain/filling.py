@@ -105,6 +105,8 @@ class Gate:
         self._taken.append(choice.candidate.sample_id)
         for place, (_, asked) in self.budgets.items():
             asked[getattr(choice.candidate, place)] += 1
+        for place, (_, asked) in self.budgets.items():
+            asked[getattr(choice.candidate, place)] += 1
         if not choice.drawn:
             there = self._open.setdefault(facts.outcome, [])
             there.append(choice.priority)

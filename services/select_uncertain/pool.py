@@ -23,6 +23,22 @@ Place = Literal["site", "device"]
 NO_MODEL = "none"
 
 
+CORE = (
+    "sample_id",
+    "state",
+    "version",
+    "content",
+    "probabilities",
+    "top",
+    "embedding",
+    "decision",
+    "seen_at",
+    "site",
+)
+SAID = ("device", "scores", "captured_at", "stream", "attributes", "tags", "flags")
+"""Fields that a record has only where there is something to say."""
+
+
 @dataclass(frozen=True)
 class Candidate:
     """One sample, as its record `cand:{project}:{sample}` has it."""
@@ -46,7 +62,8 @@ class Candidate:
     flags: dict[str, bool] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        kept = {name: getattr(self, name) for name in CORE}
+        return kept | {name: value for name in SAID if (value := getattr(self, name))}
 
     @classmethod
     def of_record(cls, record: dict[str, Any]) -> "Candidate":
@@ -56,9 +73,16 @@ class Candidate:
 
     def scored(self, event: SampleScored) -> "Candidate":
         """This sample, with the scores of another model version; what was said of it before stays."""
-        return replace(
-            self,
+        return Candidate(
+            sample_id=self.sample_id,
+            state=self.state,
             version=event.model_version,
+            content=self.content,
+            decision=self.decision,
+            seen_at=self.seen_at,
+            site=self.site,
+            device=self.device,
+            flags=self.flags,
             probabilities=tuple(event.probabilities),
             top=event.top.model_dump() if event.top else None,
             embedding=event.embedding_ref.model_dump() if event.embedding_ref else None,

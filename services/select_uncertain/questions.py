@@ -1,4 +1,4 @@
-"""Questions to people, as events say them. Pure."""
+"""The question that a decision about a sample leads to. Pure."""
 
 from typing import Any
 

@@ -143,11 +143,11 @@ def test_no_round_exceeds_a_quota(n: int, in_all: int, of_class: int, size: int,
             {"rule": "label_share", "share": 0.2},
         ],
     }
-    pool, rules = pool_of(n, seed=seed), policy(where, audit=1, control=1)
+    pool, rules = pool_of(n, seed=seed), policy(where, audit=1, control=1, site_budget=9)
     for turn in range(3):
         assert len(ask(pool, rules, size, seed + turn)) <= size
     put = [c for c in pool.candidates.values() if c.asked]
-    assert len(put) <= min(in_all, int(0.2 * n + 1e-9))
+    assert len(put) <= min(in_all, int(0.2 * n + 1e-9), 9)
     chosen = [c for c in put if c.trigger == "policy"]
     for label in CLASSES:
         assert sum((c.top or {})["label"] == label for c in chosen) <= of_class
