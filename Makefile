@@ -49,7 +49,7 @@ test-edge: setup ## Run the IoT Edge manifest in network namespaces, and close t
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/edge -s
 
 test-queue: setup ## Claims with a million tasks, and 64 annotators under kills (about 10 minutes; out/labels/report.json)
-	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/labels/test_crowd.py tests/labels/test_claims.py -s
+	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/crowds -s
 
 check: $(STAMP) ## Lint, check types and import rules
 	$(BIN)/ruff check .
