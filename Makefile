@@ -66,7 +66,7 @@ test-sources: setup ## Read cameras, recordings and OPC UA servers, the RTSP ser
 	  tests/service/test_ingest_command.py
 
 test-queue: setup ## Claims with a million tasks, and 64 annotators under kills (about 10 minutes; out/labels/report.json)
-	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/labels/test_crowd.py tests/labels/test_claims.py -s
+	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/crowds -s
 
 check: $(STAMP) ## Lint, check types and import rules
 	$(BIN)/ruff check .

@@ -12,15 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import orjson
 from conftest import wait_until
 from crowd import project, selected
-from queues import QueueStack, chunks
+from queues import QueueStack
 
 from services.contracts.events import LabelAccepted
 from services.contracts.ids import task_id
 
 PROGRAM = Path(__file__).with_name("annotators.py")
+READY_SECONDS = 180.0  # a busy machine takes its time to start a process
 TARGETS = ("client", "client", "label-queue", "label-queue-sidecar")
 
 
@@ -88,6 +90,45 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
 
+class Watch:
+    """Looks every second which leases of killed clients are over, and remembers how long the longest took."""
+
+    def __init__(self, queue: QueueStack) -> None:
+        self._queue = queue
+        self._held: dict[tuple[str, int], float] = {}
+        self.longest = 0.0
+
+    def add(self, rows_: Sequence[dict[str, Any]]) -> None:
+        self._held |= {(row["task"], row["epoch"]): time.monotonic() for row in rows_}
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            asked = time.monotonic()
+            leased = {(task["id"], task["epoch"]) for task in await listed(self._queue, "leased")}
+            over = [key for key, killed in self._held.items() if killed < asked and key not in leased]
+            self.longest = max([self.longest, *(time.monotonic() - self._held.pop(key) for key in over)])
+
+
+async def listed(queue: QueueStack, state: str) -> list[dict[str, Any]]:
+    """All tasks in a state, as reviewers see them; asked again while the service is away."""
+    found: list[dict[str, Any]] = []
+    query: dict[str, Any] = {"state": state, "limit": 500}
+    while True:
+        try:
+            answer = await queue.client.get("/v1/tasks", params=query)
+        except httpx2.TransportError:
+            answer = None
+        if answer is None or answer.status_code != 200:
+            await asyncio.sleep(0.3)
+            continue
+        page = answer.json()
+        found += page["items"]
+        if page["cursor"] is None:
+            return found
+        query["cursor"] = page["cursor"]
+
+
 async def play(
     queue: QueueStack,
     folder: Path,
@@ -109,8 +150,8 @@ async def play(
 
     await wait_until(all_queued, 120)
     began = time.monotonic()
-    crowd = Crowd(queue, folder, annotators, processes, rng)
-    watches: list[asyncio.Task[float]] = []
+    crowd, watch = Crowd(queue, folder, annotators, processes, rng), Watch(queue)
+    watching = asyncio.create_task(watch.run())
     try:
         for target in kills:
             await asyncio.sleep(rng.uniform(2, 4))
@@ -120,40 +161,25 @@ async def play(
             if target == "client":
                 held = crowd.kill()
                 outcome.held_by_killed += len(held)
-                watches += [asyncio.create_task(_until_back(queue, row)) for row in held]
+                watch.add(held)
             else:
                 queue.stack.kill(target)
-                await queue.stack.wait_ready(target, 60)
+                await queue.stack.wait_ready(target, READY_SECONDS)
         deadline = time.monotonic() + 480
         while crowd.working:
             assert time.monotonic() < deadline, f"still working: {await queue.stats()}"
+            assert not watching.done(), watching.exception()
             await asyncio.sleep(0.2)
         assert [process.returncode for process in crowd.processes] == [0] * processes
-        outcome.back_seconds = max(await asyncio.gather(*watches), default=0.0)
+        await asyncio.sleep(2.5)
     finally:
-        for watch in watches:
-            watch.cancel()
+        watching.cancel()
         crowd.end()
     outcome.seconds = time.monotonic() - began
+    outcome.back_seconds = watch.longest
     journals = [row for at in range(processes) for row in rows(crowd.journal(at)) if row["what"] == "accepted"]
     await _judge(queue, outcome, samples, journals)
     return outcome
-
-
-async def _until_back(queue: QueueStack, row: dict[str, Any]) -> float:
-    """Seconds from the kill until the lease that a killed client had is over."""
-    began = time.monotonic()
-    while True:
-        try:
-            answer = await queue.client.get(f"/v1/tasks/{row['task']}")
-            if answer.status_code == 200:
-                task = answer.json()
-                if task["state"] != "LEASED" or task["epoch"] != row["epoch"]:
-                    return time.monotonic() - began
-        except Exception as error:
-            if "httpx" not in type(error).__module__:
-                raise
-        await asyncio.sleep(0.5)
 
 
 async def _judge(
@@ -164,25 +190,22 @@ async def _judge(
     told: dict[str, set[tuple[str, int]]] = defaultdict(set)
     for row in journals:
         told[row["task"]].add((row["who"], row["epoch"]))
-    records = {}
-    for part in chunks(samples, 50):
-        for answer in await asyncio.gather(*(queue.client.get(f"/v1/tasks/{task_id('default', s)}") for s in part)):
-            records[answer.json()["id"]] = answer.json()
+    records = {task["id"]: task for task in await listed(queue, "accepted")}
     counted = {
         name: {(a["annotator"], a["epoch"]) for a in task["answers"] if a["kind"] == "counted"}
         for name, task in records.items()
     }
-    events = await queue.said(LabelAccepted)
     by_sample: dict[str, set[str]] = defaultdict(set)
-    for event in events:
+    for event in await queue.said(LabelAccepted):
         by_sample[event["data"]["sample_id"]].add(event["id"])
-    twice = [s for s in samples if len(by_sample[s]) > 1]
-    twice += [name for name in records if len(counted[name]) > 1 or len(told[name]) > 1]
-    outcome.accepted_twice = len(set(twice))
-    lost = {name for name, task in records.items() if task["state"] != "ACCEPTED" or task["label_revision"] != 1}
-    lost |= {name for name, answers in told.items() if not answers <= counted[name]}
-    lost |= {s for s in samples if not by_sample[s]}
-    outcome.lost = len(lost) + len(samples) - len(records)
+    twice = {task_id("default", sample) for sample in samples if len(by_sample[sample]) > 1}
+    twice |= {name for name in records if len(counted[name]) > 1 or len(told[name]) > 1}
+    outcome.accepted_twice = len(twice)
+    lost = {task_id("default", sample) for sample in samples if not by_sample[sample]}
+    lost |= {name for sample in samples if (name := task_id("default", sample)) not in records}
+    lost |= {name for name, task in records.items() if task["label_revision"] != 1}
+    lost |= {name for name, answers in told.items() if not answers <= counted.get(name, set())}
+    outcome.lost = len(lost)
 
 
 def summary(outcome: Outcome) -> str:

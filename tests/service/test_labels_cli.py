@@ -5,11 +5,9 @@ import base64
 import contextlib
 import io
 import json
-import os
 import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,11 @@ import uvicorn
 from conftest import TOKENS, Running, started
 from crowd import LABELS, claim, project, selected, submit
 from PIL import Image
+from typer.testing import CliRunner
 
+from services.cli import terminal
+from services.cli.errors import EXPECTED
+from services.cli.main import app
 from services.label_queue.app import create
 
 
@@ -31,40 +33,45 @@ def free_port() -> int:
     raise AssertionError("no port is free")
 
 
-Finished = subprocess.CompletedProcess[bytes]
+@dataclass
+class Finished:
+    """What a command has left behind."""
+
+    stdout: bytes
+    stderr: bytes
 
 
 class Cli:
-    """The command, as a user runs it, beside a queue in this process."""
+    """The command's own code, in a thread of this process beside the queue."""
 
     def __init__(self, queue: Running, port: int, folder: Path) -> None:
         self.queue = queue
         self._port = port
         self.folder = folder
 
-    async def __call__(
-        self, *arguments: str, role: str = "operator", code: int = 0
-    ) -> subprocess.CompletedProcess[bytes]:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("HALFSURE_")}
-        environment |= {
+    async def __call__(self, *arguments: str, role: str = "operator", code: int = 0) -> Finished:
+        environment = {
             "HALFSURE_PORTS__LABEL_QUEUE": str(self._port),
             "HALFSURE_TOKEN": TOKENS[role],
             "HALFSURE_HOME": str(self.folder / "home"),
-            "COLUMNS": "200",
         }
-        command = [sys.executable, "-m", "services.cli.main", *arguments]
-        done = await asyncio.to_thread(
-            subprocess.run, command, capture_output=True, env=environment, cwd=self.folder, check=False
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done
+        done = await asyncio.to_thread(CliRunner().invoke, app, arguments, env=environment)
+        told = done.stderr_bytes or b""
+        if isinstance(done.exception, EXPECTED):  # which `main` says in a sentence
+            told += str(done.exception).encode()
+        elif done.exception and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        assert done.exit_code == code, done.output
+        return Finished(done.stdout_bytes, told)
 
     async def json(self, *arguments: str, **more: Any) -> Any:
         return json.loads((await self(*arguments, "--json", **more)).stdout)
 
 
 @pytest.fixture
-async def cli(tmp_path: Path) -> AsyncIterator[Cli]:
+async def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cli]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(terminal.out, "_width", 200)
     async with started(create, tmp_path) as running:
         await running.deliver(project())
         port = free_port()
@@ -96,13 +103,8 @@ async def test_labels_drained_by_the_api_and_by_a_file_end_alike(cli: Cli) -> No
     source.write_text("".join(line(shade, LABELS[shade % 3]) for shade in range(30)))
     told = await cli.json("import", str(source))
     assert told == {"new": 30, "known": 0, "refused": 0, "results": []}
-    for form, name in (
-        ("jsonl", "a.jsonl"),
-        ("csv", "a.csv"),
-        ("coco", "a.json"),
-        ("yolo", "a.zip"),
-        ("parquet", "a.parquet"),
-    ):
+    for form in ("jsonl", "csv", "coco", "yolo", "parquet"):
+        name = f"a.{form}"
         told = await cli.json("export", name, "--format", form)
         assert (told["labels"], told["format"]) == (30, form)
         assert (cli.folder / name).stat().st_size == told["bytes"]

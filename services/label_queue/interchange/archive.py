@@ -13,18 +13,21 @@ MOST_BYTES = 512 << 20  # unpacked; a small archive can hold very much
 WHEN = (1980, 1, 1, 0, 0, 0)
 
 
-class _Sink(io.RawIOBase):
-    """Takes what is written until somebody takes it on."""
+class Sink:
+    """A file that is only written to, and gives on what was written."""
+
+    closed = False
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
 
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: "bytes | bytearray | memoryview", /) -> int:  # type: ignore[override]
+    def write(self, data: bytes) -> int:
         self._parts.append(bytes(data))
         return len(data)
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
 
     def taken(self) -> bytes:
         parts, self._parts = self._parts, []
@@ -35,7 +38,7 @@ class ZipWriter:
     """A zip file as a stream of bytes: equal entries make equal bytes."""
 
     def __init__(self) -> None:
-        self._sink = _Sink()
+        self._sink = Sink()
         self._zip = zipfile.ZipFile(self._sink, "w")  # type: ignore[arg-type]
 
     def put(self, name: str, content: bytes) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from services.contracts.problem import Problem
-from services.label_queue.interchange.archive import _Sink
+from services.label_queue.interchange.archive import Sink
 from services.label_queue.interchange.label import Bundle, Dataset, Label, Read, referred
 from services.label_queue.interchange.tables import COLUMNS
 
@@ -37,7 +37,7 @@ class Parquet:
         import pyarrow.parquet as pq
 
         self._pa: Any = pa
-        self._sink = _Sink()
+        self._sink = Sink()
         fields = [(name, pa.type_for_alias(TYPES.get(name, "string"))) for name in COLUMNS]
         self._schema = pa.schema(fields)
         self._writer = pq.ParquetWriter(pa.PythonFile(self._sink, mode="w"), self._schema)

@@ -1,4 +1,4 @@
-"""label-queue alone on the real Dapr runtime and Redis, and the report that all suites here write together."""
+"""label-queue alone on the real Dapr runtime and Redis; its numbers go beside those of the browser suite."""
 
 import json
 from collections.abc import Callable
