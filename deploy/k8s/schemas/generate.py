@@ -23,8 +23,14 @@ SOURCES = {
 KINDS = (
     *("core.v1.ConfigMap", "core.v1.Namespace", "core.v1.PersistentVolume", "core.v1.PersistentVolumeClaim"),
     *("core.v1.Pod", "core.v1.PodTemplate", "core.v1.Secret", "core.v1.Service", "core.v1.ServiceAccount"),
-    *("apps.v1.Deployment", "apps.v1.StatefulSet", "autoscaling.v2.HorizontalPodAutoscaler", "networking.v1.NetworkPolicy"),
-    *("policy.v1.PodDisruptionBudget", "batch.v1.Job", "rbac.v1.Role", "rbac.v1.RoleBinding"),
+    *("apps.v1.Deployment", "apps.v1.StatefulSet", "autoscaling.v2.HorizontalPodAutoscaler"),
+    *(
+        "networking.v1.NetworkPolicy",
+        "policy.v1.PodDisruptionBudget",
+        "batch.v1.Job",
+        "rbac.v1.Role",
+        "rbac.v1.RoleBinding",
+    ),
 )
 CRDS = {
     "dapr": ("charts/dapr/crds", ("components", "configuration", "resiliency", "subscription")),
