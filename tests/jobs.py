@@ -42,6 +42,7 @@ class Jobs:
         self.jobs: dict[str, dict[str, Any]] = {}
         self.created: list[str] = []
         self.refused = 0
+        self.watched = 0
         self.forbidden = False
         self.pods: dict[str, asyncio.subprocess.Process] = {}
         self._said: dict[str, str] = {}
@@ -80,6 +81,7 @@ class Jobs:
 
     async def watch(self, name: str, version: int, seconds: float) -> AsyncIterator[bytes]:
         """Events about one Job that are newer than a version, as lines, until the time is up."""
+        self.watched += 1
         deadline = asyncio.get_running_loop().time() + seconds
         while (left := deadline - asyncio.get_running_loop().time()) > 0:
             job = self.jobs.get(name)

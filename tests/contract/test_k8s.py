@@ -53,6 +53,7 @@ def container(objects: Objects) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_overlay_is_in_order(overlays: dict[str, Objects], name: str) -> None:
+    """Row 4.5: plain manifests and Dapr's kinds, strictly by their schemas."""
     assert faults(overlays[name], ROOT / SCHEMAS) == []
 
 

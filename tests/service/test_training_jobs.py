@@ -225,7 +225,7 @@ async def test_a_job_whose_pod_dies_is_tried_again_and_one_that_is_deleted_is_lo
     jobs.kill_pod(JOB)
     await wait_until(lambda: jobs.jobs[JOB]["status"].get("failed") == 1)
     looking = asyncio.create_task(backend.poll(RUN, 20))
-    await asyncio.sleep(0.1)
+    await wait_until(lambda: jobs.watched)
     await jobs.delete(JOB)
     assert (await looking).state == "lost", "a watch hears of it"
     await backend.submit(work)
