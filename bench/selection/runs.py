@@ -84,6 +84,14 @@ def possible(datasets: Sequence[str], console: Console) -> list[str]:
     return found
 
 
+def kept(runs: Sequence[Run], folder: Path) -> dict[Run, dict[str, Any]]:
+    """The curves that are there already; of a strategy only where it is complete."""
+    paths = {run: folder / run.file for run in runs}
+    lacking = {(r.dataset, r.learner, r.strategy) for r, path in paths.items() if not path.exists()}
+    whole = {run: path for run, path in paths.items() if (run.dataset, run.learner, run.strategy) not in lacking}
+    return {run: json.loads(path.read_text()) for run, path in whole.items()}
+
+
 def results(runs: Sequence[Run], folder: Path, workers: int, console: Console) -> dict[Run, dict[str, Any]]:
     """Every run's curve, from the folder where it is there already."""
     folder.mkdir(parents=True, exist_ok=True)
