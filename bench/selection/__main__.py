@@ -32,6 +32,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2), one thread each")
     parser.add_argument("--only", nargs="+", choices=sorted(DATASETS), default=list(DATASETS), metavar="DATASET",
                         help=f"of {', '.join(DATASETS)}")  # fmt: skip
+    parser.add_argument("--so-far", action="store_true", help="measure nothing: a report of what is there already")
     parser.add_argument("--no-speed", action="store_true", help="leave time and memory out")
     parser.add_argument("--publish", action="store_true", help="put tables and plots into docs/ too")
     options = parser.parse_args(words)
@@ -39,8 +40,12 @@ def main(words: Sequence[str] | None = None) -> int:
     folder = FOLDER / "quick" if options.quick else FOLDER
     wanted = ["wine", "iris"] if options.quick else options.only
     plan = runs.planned(2 if options.quick else options.seeds, runs.possible(wanted, console))
-    found = runs.results(plan, folder / "runs", options.workers, console)
-    measured = [] if options.no_speed else _speed(folder, options.quick, console)
+    if options.so_far:
+        found = runs.kept(plan, folder / "runs")
+        console.print(f"{len(found)} of {len(plan)} curves are there")
+    else:
+        found = runs.results(plan, folder / "runs", options.workers, console)
+    measured = [] if options.no_speed else _speed(folder, options, console)
     made = report.build(found, measured, json.loads(TRIED.read_text()))
     (folder / "report.json").write_text(json.dumps(made, indent=1) + "\n")
     (folder / "table.md").write_text(pages.tables(made) + "\n")
@@ -53,10 +58,12 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _speed(folder: Path, quick: bool, console: Console) -> list[dict]:
+def _speed(folder: Path, options: argparse.Namespace, console: Console) -> list[dict]:
     path = folder / "speed.json"
+    if options.so_far:
+        return json.loads(path.read_text()) if path.exists() else []
     with console.status("measuring time and memory"):
-        rows = speed.measure(quick)
+        rows = speed.measure(options.quick)
     path.write_text(json.dumps(rows, indent=1) + "\n")
     return rows
 

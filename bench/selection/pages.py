@@ -110,7 +110,7 @@ def _heads(report: dict[str, Any]) -> str:
         return _number(row[f"labels_to_97_{head}"]) if f"labels_to_97_{head}" in row else ""
 
     rows = [
-        (h["dataset"], *(needed(h, head) for head in HEADS), gap(h["spread_minus_logistic"]),
+        (h["dataset"], *(needed(h, head) for head in HEADS), gap(h.get("spread_minus_logistic")),
          gap(h.get("auto_minus_logistic")),
          f"{h['calibration_error_before']:.3f} → {h['calibration_error']:.3f}" if "calibration_error" in h else "")
         for h in report["heads"]

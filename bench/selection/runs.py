@@ -20,21 +20,21 @@ from bench.selection.peers import LIBRARIES, PEERS
 from services.select_uncertain.strategies import DEFAULT_STRATEGY, STRATEGIES
 
 ROOT = Path(__file__).parents[2]
-OURS = ("random", DEFAULT_STRATEGY, DEFAULT_STRATEGY + COLD)
+OURS = ("random", DEFAULT_STRATEGY)
 EVERYWHERE = (
     "modal/margin",
     "skactiveml/coreset",
     "skactiveml/badge",
     "skactiveml/falcun",
     "skactiveml/clue",
-    "skactiveml/maxherding",
 )
 """The libraries' strategies that are measured on every data set."""
+SMALL = ("wine", "iris", "breast_cancer", "diabetes")
 THOROUGH = ("digits",)
-"""Where all of our strategies are measured, and all of the libraries', also those that are far behind here."""
+"""Where all of our strategies are measured. All of the libraries' are on these and on the small sets."""
 MLP_SETS = ("digits",)
-MLP_STRATEGIES = ("random", DEFAULT_STRATEGY, "k_means", *EVERYWHERE[:-1])
-HEAD_SETS = ("digits", "manpages", "breast_cancer")
+MLP_STRATEGIES = ("random", DEFAULT_STRATEGY, *EVERYWHERE)
+HEAD_SETS = ("digits", "breast_cancer")
 """Where the head that is chosen by folds, and its calibration, is measured: it costs sixteen fits a batch."""
 
 
@@ -62,7 +62,8 @@ def planned(seeds: int, datasets: Sequence[str]) -> list[Run]:
     runs = []
     for dataset in datasets:
         for seed in range(seeds):
-            names = [*OURS, *EVERYWHERE] if dataset not in THOROUGH else [*STRATEGIES, DEFAULT_STRATEGY + COLD, *PEERS]
+            names = [*(STRATEGIES if dataset in THOROUGH else OURS), DEFAULT_STRATEGY + COLD]
+            names += PEERS if dataset in (*SMALL, *THOROUGH) else EVERYWHERE
             runs += [Run(dataset, "lr", seed, name) for name in names]
             heads = HEADS if dataset in HEAD_SETS else HEADS[:2]
             runs += [Run(dataset, head, seed, DEFAULT_STRATEGY) for head in heads]
@@ -81,6 +82,14 @@ def possible(datasets: Sequence[str], console: Console) -> list[str]:
         except NotHere as reason:
             console.print(f"{name} is left out: {reason}", style="yellow")
     return found
+
+
+def kept(runs: Sequence[Run], folder: Path) -> dict[Run, dict[str, Any]]:
+    """The curves that are there already; of a strategy only where it is complete."""
+    paths = {run: folder / run.file for run in runs}
+    lacking = {(r.dataset, r.learner, r.strategy) for r, path in paths.items() if not path.exists()}
+    whole = {run: path for run, path in paths.items() if (run.dataset, run.learner, run.strategy) not in lacking}
+    return {run: json.loads(path.read_text()) for run, path in whole.items()}
 
 
 def results(runs: Sequence[Run], folder: Path, workers: int, console: Console) -> dict[Run, dict[str, Any]]:

@@ -4,8 +4,8 @@
 logistic regression on both. A carried label counts as much as the graph is sure of it, and not at all where a model
 fitted on the given labels alone contradicts it with confidence. `auto` is `spread` unless the labels themselves speak
 against it: each kind is also fitted without each fold of them in turn, and what it says of those it has not seen
-decides. The same answers give the temperature that calibrates the probabilities, so that no label judges a model that
-knows it.
+decides. The temperature that calibrates the probabilities comes from labels of samples drawn at random and never
+trained on, where there are enough, else from the same folds: what was asked because it is hard makes it too high.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.retrain_trigger.calibration import calibration_error, temperature
+from services.retrain_trigger.calibration import calibration_error, softmax, temperature
 from services.retrain_trigger.label_spreading import carry, neighbour_graph
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ REFUTED = 0.1
 """A carried label is dropped where the first model gives it less than this share of its favourite."""
 FEWEST = 20
 """Labels, of classes that have at least two, below which nothing is learnt from folds."""
+FEWEST_DRAWN = 50
+"""Samples drawn at random below which they say too little about a temperature."""
 
 
 class NotTrainable(ValueError):
@@ -55,12 +57,16 @@ class HeadParams(BaseModel):
 
 @dataclass(frozen=True)
 class Examples:
-    """Embeddings (M, D), class indices (M,), weights (M,) > 0, and the unlabelled embeddings (U, D), U may be 0."""
+    """Embeddings (M, D), class indices (M,), weights (M,) > 0, and the unlabelled embeddings (U, D), U may be 0.
+
+    `drawn` are embeddings (H, D) and class indices (H,) of samples drawn at random, for the temperature alone.
+    """
 
     embeddings: np.ndarray
     classes: np.ndarray
     weights: np.ndarray
     unlabelled: np.ndarray
+    drawn: tuple[np.ndarray, np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
@@ -103,9 +109,7 @@ class _Unseen:
         return wins - losses > np.sqrt(wins + losses)
 
     def summary(self) -> dict[str, float]:
-        top = self.logits.max(axis=1, keepdims=True)
-        p = np.exp(self.logits - top)
-        error = calibration_error(p / p.sum(axis=1, keepdims=True), self.classes)
+        error = calibration_error(softmax(self.logits), self.classes)
         return {"n": len(self.classes), "accuracy": float(self.right.mean()), "calibration_error": error}
 
 
@@ -118,7 +122,8 @@ def _chosen(fitting: "_Fitting") -> Head:
     model = fitting.model(kind, np.arange(len(fitting.examples.classes)))
     scale = 1.0
     if params.calibrate:
-        scale = temperature(unseen[kind].logits, unseen[kind].classes, unseen[kind].weights)
+        judges = fitting.drawn(model) or unseen[kind]
+        scale = temperature(judges.logits, judges.classes, judges.weights)
         model.coef_ /= scale
         model.intercept_ /= scale
     return Head(model, kind, scale, {name: one.summary() for name, one in unseen.items() if len(one.classes)})
@@ -172,12 +177,21 @@ class _Fitting:
             if len(held):
                 model = self.model(kind, rest)
                 columns = np.searchsorted(self._found, model.classes_)
-                said = model.decision_function(self._points[held])
-                said = np.stack([np.zeros_like(said), said], axis=1) if said.ndim == 1 else said
-                logits[np.ix_(held, columns)] = said
+                logits[np.ix_(held, columns)] = _logits(model, self._points[held])
         judged = np.flatnonzero(folds >= 0)
         classes = np.searchsorted(self._found, examples.classes[judged])
         return _Unseen(logits[judged], classes, examples.weights[judged])
+
+    def drawn(self, model: "LogisticRegression") -> _Unseen | None:
+        """What the model says of the samples drawn at random; None where there are too few of them."""
+        if self.examples.drawn is None:
+            return None
+        embeddings, classes = self.examples.drawn
+        known = np.isin(classes, self._found)
+        if known.sum() < FEWEST_DRAWN:
+            return None
+        columns = np.searchsorted(self._found, classes[known])
+        return _Unseen(_logits(model, embeddings[known].astype(np.float64)), columns, np.ones(len(columns)))
 
     def _folds(self) -> np.ndarray:
         """Fold (M,) of each label, stratified; -1 for one that is never held out: the only one of its class."""
@@ -199,6 +213,12 @@ def _logistic(
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(C=params.c, max_iter=params.max_iter).fit(embeddings, classes, sample_weight=weights)
+
+
+def _logits(model: "LogisticRegression", points: np.ndarray) -> np.ndarray:
+    """(N, C), also of two classes."""
+    said = model.decision_function(points)
+    return np.stack([np.zeros_like(said), said], axis=1) if said.ndim == 1 else said
 
 
 def _sample(unlabelled: np.ndarray, params: HeadParams) -> np.ndarray:

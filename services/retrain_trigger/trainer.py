@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from services.contracts.manifest import ModelManifest
 from services.contracts.preprocessing import UnreadableSample, decode
-from services.retrain_trigger.calibration import calibration_error
+from services.retrain_trigger.calibration import calibration_error, cross_fitted, softmax
 from services.retrain_trigger.evaluation import compared, scored
 from services.retrain_trigger.heads import Examples, NotTrainable, fit
 from services.retrain_trigger.jobs import CurveJob, Job, LabelledRef, ModelRef, SampleRef
@@ -220,7 +220,16 @@ def _examples(job: Job, extractor: _Model, tensors: np.ndarray) -> Examples:
     if job.params.head != "logistic" and job.unlabelled:
         unlabelled = extractor.run(_tensors(job.unlabelled, extractor.manifest))["embedding"]
     classes = np.array([job.labels.index(sample.label) for sample in job.samples])
-    return Examples(embeddings, classes, np.array([sample.weight for sample in job.samples]), unlabelled)
+    weights = np.array([sample.weight for sample in job.samples])
+    return Examples(embeddings, classes, weights, unlabelled, _drawn(job, extractor))
+
+
+def _drawn(job: Job, extractor: _Model) -> tuple[np.ndarray, np.ndarray] | None:
+    """The pinned set: a temperature changes no answer, so the gate judges as it would without."""
+    if not job.evaluation:
+        return None
+    embeddings = extractor.run(_tensors(job.evaluation, extractor.manifest))["embedding"]
+    return embeddings, np.array([job.labels.index(sample.label) for sample in job.evaluation])
 
 
 def _check_export(candidate: _Model, head: Any, embeddings: np.ndarray, tensors: np.ndarray) -> float:
@@ -247,9 +256,11 @@ def _metrics(job: Job, candidate: _Model, temperature: float | None = None) -> d
     classes = np.array([job.labels.index(label) for label in truth])
     calibration = metrics["candidate"]["calibration"] = {"error": calibration_error(probabilities, classes)}
     if temperature is not None:
-        raw = probabilities**temperature  # what the head said before its logits were divided by the temperature
+        # What the head said before its logits were divided by the temperature.
+        raw = np.log(np.maximum(probabilities, 1e-12)) * temperature
         calibration["temperature"] = temperature
-        calibration["error_before"] = calibration_error(raw / raw.sum(axis=1, keepdims=True), classes)
+        calibration["error_before"] = calibration_error(softmax(raw), classes)
+        calibration["error"] = calibration_error(cross_fitted(raw, classes), classes)
     return metrics
 
 

@@ -1,0 +1,40 @@
+"""What the selection benchmark says of its curves."""
+
+import numpy as np
+import pytest
+
+from bench.selection.statistics import area, difference, labels_needed, summary
+
+LABELS = np.array([20.0, 40.0, 60.0])
+
+
+def test_labels_needed_lie_on_the_line_between_two_batches() -> None:
+    curve = np.array([0.5, 0.7, 0.9])
+    assert labels_needed(LABELS, curve, 0.8) == pytest.approx(50)
+    assert labels_needed(LABELS, curve, 0.4) == 20
+    assert labels_needed(LABELS, curve, 0.95) is None
+
+
+def test_the_area_is_the_mean_height() -> None:
+    assert area(LABELS, np.array([[0.5, 0.5, 0.5], [0.0, 0.5, 1.0]])) == pytest.approx([0.5, 0.5])
+
+
+def test_a_paired_difference_does_not_see_what_both_share() -> None:
+    shared = np.random.default_rng(0).normal(size=10)
+    mean, low, high = difference(shared + 0.01, shared)
+    assert mean == pytest.approx(0.01)
+    assert low == pytest.approx(0.01)
+    assert high == pytest.approx(0.01)
+    _, low, high = difference(np.random.default_rng(1).normal(size=10), shared)
+    assert low < 0 < high
+
+
+def test_a_summary_is_of_the_mean_curve_with_an_interval_over_seeds() -> None:
+    runs = [
+        {"labels": LABELS.tolist(), "scores": [0.5, 0.7 + 0.01 * s, 0.9], "full": 0.9, "seconds": 1.0} for s in range(5)
+    ]
+    found = summary(runs)
+    low, high = found["labels_to_97_ci"]
+    assert low <= found["labels_to_97"] <= high
+    assert found["budget"] == 60
+    assert found["seconds"] == 0.5
