@@ -7,7 +7,7 @@ PROFILE ?= local
 LOCK   := requirements/dev.txt
 STAMP  := $(VENV)/.set-up
 # The services of all profiles, by app id: each is an image of its own.
-SERVICES := ingest infer select-uncertain label-queue retrain-trigger uplink
+SERVICES := ingest infer select-uncertain label-queue retrain-trigger uplink portal
 # Where the images come from, in deploy/k8s too; `docker` or `podman` builds them, or the one-node cluster's tool.
 TAG    := dev
 BUILD  := docker build

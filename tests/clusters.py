@@ -12,7 +12,7 @@ from services.cli.settings import default_root
 ROOT = default_root()
 HERE = Path(__file__).parent / "k8s"
 OVERLAYS = ROOT / "deploy" / "k8s" / "overlays"
-SERVICES = ("ingest", "infer", "select-uncertain", "label-queue", "retrain-trigger", "uplink")
+SERVICES = ("ingest", "infer", "select-uncertain", "label-queue", "retrain-trigger", "uplink", "portal")
 TAG = "dev"
 DAPR = ("--version", "1.18.0", "-n", "dapr-system", "--create-namespace", "--wait")
 
