@@ -86,6 +86,7 @@ class ProjectSpec(_Settings):
     gate: GateRule = GateRule()
     training: dict[str, float | int | str | bool] = Field(default_factory=dict)
     suggestions: Literal["blind", "reveal_after", "topk", "accept_reject"] = "reveal_after"
+    blind_share: float = Field(default=0.1, ge=0, le=1, description="share of tasks whose suggestion nobody is shown")
 
     @field_validator("labels")
     @classmethod

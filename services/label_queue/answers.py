@@ -18,7 +18,7 @@ from services.runtime.unit import Unit
 
 @dataclass(frozen=True)
 class Submission:
-    """One annotator's answer under one lease; `seconds` is how long it took."""
+    """One annotator's answer under one lease, how long it took, and when the model's opinion is seen."""
 
     task: str
     annotator: str
@@ -26,6 +26,7 @@ class Submission:
     value: Any
     schema_version: int
     seconds: float | None = None
+    suggestions: str | None = None
 
 
 class Answers:
@@ -48,9 +49,8 @@ class Answers:
         kept: list[Answer] = []
 
         def move(before: Task, unit: Unit) -> Task:
-            after, answer = leases.submit(
-                before, given.annotator, given.epoch, given.value, self.now, given.seconds, given.schema_version
-            )
+            how = {"seconds": given.seconds, "schema": given.schema_version, "suggestions": given.suggestions}
+            after, answer = leases.submit(before, given.annotator, given.epoch, given.value, self.now, **how)
             kept[:] = [answer]
             if after is before:
                 return before

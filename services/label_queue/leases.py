@@ -107,7 +107,15 @@ def _own(task: Task, annotator: str, epoch: int) -> Lease:
 
 
 def submit(
-    task: Task, annotator: str, epoch: int, value: Any, now: datetime, seconds: float | None = None, schema: int = 1
+    task: Task,
+    annotator: str,
+    epoch: int,
+    value: Any,
+    now: datetime,
+    *,
+    seconds: float | None = None,
+    schema: int = 1,
+    suggestions: str | None = None,
 ) -> tuple[Task, Answer]:
     """The task with the answer in it, and the answer: counted, or a draft if it came too late.
 
@@ -129,6 +137,7 @@ def submit(
         at=now,
         seconds=seconds,
         schema_version=schema,
+        suggestions=suggestions,
         kind=kind,
     )
     kept = (*task.answers, answer)

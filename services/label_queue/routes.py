@@ -17,6 +17,7 @@ from services.label_queue.imports import Imports
 from services.label_queue.queue import Queue
 from services.label_queue.schemas import SchemaChange, Schemas, etag
 from services.label_queue.store import Tasks
+from services.label_queue.suggestions import SHOWN_BEFORE
 from services.label_queue.tasks import Split, State
 from services.runtime import http
 from services.runtime.access import Caller, Project, caller_with, needs
@@ -25,6 +26,7 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 Epoch = Annotated[int, Field(ge=1)]
 ByAnnotator = Annotated[Caller, caller_with("annotator")]
 ByReviewer = Annotated[Caller, caller_with("reviewer")]
+CACHED = "private, max-age=31536000, immutable"
 FORMATS = {"jsonl": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
 
 
@@ -90,7 +92,7 @@ class Parts:
 def routes(parts: Parts) -> APIRouter:
     """All routes, tied to `parts`."""
     router = APIRouter(route_class=http.StrictRoute)
-    for add in (_leasing, _answering, _reading, _schemas, _exchange):
+    for add in (_leasing, _answering, _reading, _figures, _schemas, _exchange):
         add(router, parts)
     return router
 
@@ -114,14 +116,14 @@ def _leasing(router: APIRouter, parts: Parts) -> None:
             raise invalid("/n", "too-many", f"At most {limit} tasks can be claimed at a time.")
         for at, label in enumerate(body.labels or []):
             schema.check(label, pointer=f"/labels/{at}")
-        if body.labels and document.suggestions not in views.SHOWN_BEFORE:
+        if body.labels and document.suggestions not in SHOWN_BEFORE:
             raise invalid("/labels", "hidden", "This project does not show suggestions before the answer.")
         claimed = await parts.claims.claim(Ask(project, speaker(caller, body.annotator), body.n, body.labels))
         if not claimed:
             book = await parts.tasks.book(project)
             counts = views.stats(book, "")
             return Response(status_code=204, headers={"x-queue": "queued={queued}; leased={leased}".format(**counts)})
-        rows = [views.to_label(task, schema, document.suggestions) for task in claimed]
+        rows = [views.to_label(task, schema, document) for task in claimed]
         return _json({"tasks": rows})
 
     @router.post("/v1/tasks/{task}:heartbeat")
@@ -147,10 +149,11 @@ def _answering(router: APIRouter, parts: Parts) -> None:
         document = await parts.tasks.service.projects.need(project)
         schema = await parts.schemas.of(document)
         who = speaker(caller, body.annotator)
-        given = Submission(task, who, body.epoch, body.value, schema.version, body.seconds)
+        how = {"seconds": body.seconds, "suggestions": views.policy(task, document)}
+        given = Submission(task, who, body.epoch, body.value, schema.version, **how)
         check = schema_check(schema, body)
         after, answer, new = await parts.answers.submit(project, given, check)
-        return _json(views.answered(after, answer, document.suggestions), 201 if new else 200)
+        return _json(views.answered(after, answer, document), 201 if new else 200)
 
     @router.delete("/v1/annotations/{annotation}")
     async def undo(
@@ -161,7 +164,7 @@ def _answering(router: APIRouter, parts: Parts) -> None:
         task = await parts.answers.undo(project, annotation, who, others=caller.may("reviewer"))
         schema = await parts.schemas.of(document)
         mine = task.lease is not None and task.lease.holder == who
-        shown = views.to_label(task, schema, document.suggestions) if mine else None
+        shown = views.to_label(task, schema, document) if mine else None
         return {"id": annotation, "undone": True, "state": task.state, "task": shown}
 
     @router.post("/v1/tasks/{task}:resolve")
@@ -204,6 +207,36 @@ def _reading(router: APIRouter, parts: Parts) -> None:
         if found is None or found.project != project:
             raise not_found("task", task)
         return _shown(caller)(found)
+
+    @router.get("/v1/tasks/{task}/content")
+    async def content(
+        project: Project, task: str, request: Request, caller: Annotated[Caller, caller_with("annotator")]
+    ) -> Response:
+        """The sample's bytes, wherever the queue runs: an annotator needs no other service to see what is asked."""
+        await parts.tasks.service.projects.need(project)
+        (found,) = await parts.tasks.many([task]) or [None]
+        if found is None or found.project != project:
+            raise not_found("task", task)
+        if found.withdrawn or found.content is None:
+            raise Problem(410, "gone", "The sample was withdrawn, and its content with it.")
+        headers = {"etag": f'"{found.content.sha256}"', "cache-control": CACHED, "x-content-type-options": "nosniff"}
+        if headers["etag"] in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        try:
+            raw = await parts.tasks.service.blobs.get(found.content.uri)
+        except KeyError as error:
+            raise Problem(410, "gone", "The sample's content is not in the store any more.") from error
+        return Response(raw, headers=headers, media_type=found.content.media_type)
+
+
+def _figures(router: APIRouter, parts: Parts) -> None:
+    @router.get("/v1/annotators")
+    async def annotators(project: Project, caller: ByAnnotator) -> dict[str, Any]:
+        document = await parts.tasks.service.projects.need(project)
+        await parts.tasks.refresh(project)
+        # Annotators see how they fare themselves, reviewers see all.
+        only = None if caller.may("reviewer") else caller.subject
+        return http.page(await views.annotators(parts.tasks, document, only), None)
 
     @router.get("/v1/stats", dependencies=[needs("viewer")])
     async def stats(project: Project) -> dict[str, Any]:

@@ -78,6 +78,7 @@ class Answer(_Value):
     at: AwareDatetime
     seconds: float | None = None
     schema_version: int = 1
+    suggestions: str | None = None  # when the model's opinion was seen: the policy in force for this task
     kind: Literal["counted", "draft", "void"] = "counted"
 
 

@@ -8,14 +8,14 @@ from typing import Any, Literal
 import orjson
 
 from services.contracts.projects import ProjectDocument
+from services.label_queue.annotators import summary
 from services.label_queue.book import Book
 from services.label_queue.consensus import agreement
 from services.label_queue.schemas import Schema
 from services.label_queue.store import Tasks
+from services.label_queue.suggestions import SHOWN_BEFORE, Suggestions, policy_of
 from services.label_queue.tasks import OPEN, Answer, State, Task
 
-Suggestions = Literal["blind", "reveal_after", "topk", "accept_reject"]
-SHOWN_BEFORE = ("topk", "accept_reject")
 BULK = 500  # tasks read at a time for an export
 
 COLUMNS = (
@@ -40,8 +40,13 @@ COLUMNS = (
 )
 
 
-def to_label(task: Task, schema: Schema, policy: Suggestions) -> dict[str, Any]:
-    """A claimed task."""
+def policy(task: str, document: ProjectDocument) -> Suggestions:
+    """What the annotator of a task learns of the model's opinion."""
+    return policy_of(task, document.suggestions, document.blind_share)
+
+
+def to_label(task: Task, schema: Schema, document: ProjectDocument) -> dict[str, Any]:
+    """A claimed task. Where the answer is to be given without the suggestion, the suggestion is not in it."""
     content = task.content
     shown = {
         "id": task.id,
@@ -55,7 +60,7 @@ def to_label(task: Task, schema: Schema, policy: Suggestions) -> dict[str, Any]:
         "schema_version": schema.version,
         "lease": lease(task),
     }
-    if policy in SHOWN_BEFORE:
+    if policy(task.id, document) in SHOWN_BEFORE:
         shown["suggestion"] = _suggestion(task)
     return shown
 
@@ -67,7 +72,7 @@ def lease(task: Task) -> dict[str, Any] | None:
     return {"epoch": task.epoch, "until": task.lease.until.isoformat(), "holder": task.lease.holder}
 
 
-def answered(task: Task, answer: Answer, policy: Suggestions) -> dict[str, Any]:
+def answered(task: Task, answer: Answer, document: ProjectDocument) -> dict[str, Any]:
     """What an annotator hears back."""
     shown = {
         "id": answer.id,
@@ -79,7 +84,7 @@ def answered(task: Task, answer: Answer, policy: Suggestions) -> dict[str, Any]:
         "state": task.state.value,
         "label_revision": task.label_revision,
     }
-    if policy != "blind":
+    if policy(task.id, document) != "blind":
         shown["suggestion"] = _suggestion(task)
     return shown
 
@@ -135,6 +140,16 @@ async def agreed(tasks: Tasks, document: ProjectDocument) -> dict[str, Any]:
         rows = await tasks.many(names[start : start + BULK])
         found += [{answer.annotator: answer.value for answer in task.counted} for task in rows]
     return {"tasks": len(found), **agreement(found)}
+
+
+async def annotators(tasks: Tasks, document: ProjectDocument, only: str | None) -> list[dict[str, Any]]:
+    """How annotators fare, over all tasks that were answered."""
+    book = await tasks.book(document.name)
+    names = [entry.id for entry in book.entries.values() if entry.answers]
+    found: list[Task] = []
+    for start in range(0, len(names), BULK):
+        found += await tasks.many(names[start : start + BULK])
+    return summary(found, only)
 
 
 async def export(tasks: Tasks, document: ProjectDocument, form: Literal["jsonl", "csv"]) -> AsyncIterator[bytes]:

@@ -259,6 +259,54 @@ async def test_a_filter_by_suggested_label_needs_a_project_that_shows_them(queue
     assert (task["sample_id"], task["suggestion"]["label"]) == ("smp_b", "owl")
 
 
+async def test_a_share_of_the_tasks_is_always_blind_and_answers_say_which(queue: Running) -> None:
+    """Row 4.22: first and last answer are both kept, with what the annotator was told in between."""
+    names = [f"smp_{n}" for n in range(200)]
+    await queue.deliver(project(revision=2, suggestions="topk", blind_share=0.1), *map(selected, names))
+    tasks = [task for _ in range(10) for task in await claim(queue, 20, f"ann-{_}")]
+    blind = {task["id"] for task in tasks if "suggestion" not in task}
+    assert 8 <= len(blind) <= 34  # 20 expected; the ids are fixed
+    for one in tasks[:20]:
+        answer = (await submit(queue, one, annotator="ann-0")).json()
+        assert ("suggestion" in answer) == (one["id"] not in blind)
+        kept = (await queue.call("GET", f"/v1/tasks/{one['id']}")).json()["answers"][0]
+        assert kept["suggestions"] == ("blind" if one["id"] in blind else "topk")
+
+
+async def test_how_annotators_fare_is_shown_to_themselves_and_to_reviewers(queue: Running) -> None:
+    await queue.deliver(*(selected(f"smp_{n}", required_labels=2) for n in range(4)))
+    for who, value in (("ann", "dog"), ("bob", "dog")):
+        for task in await claim(queue, 4, who):
+            first = (await submit(queue, task, "cat", who, seconds=2.0)).json()
+            undone = await queue.call("DELETE", f"/v1/annotations/{first['id']}?annotator={who}", "operator")
+            await submit(queue, undone.json()["task"], value, who, seconds=1.0)
+    rows = (await queue.call("GET", "/v1/annotators", "reviewer")).json()["items"]
+    assert [row["annotator"] for row in rows] == ["ann", "bob"]
+    assert rows[0]["answers"] == rows[0]["taken_back"] == rows[0]["changed"] == 4
+    assert rows[0]["median_seconds"] == 1.0
+    assert rows[0]["agreement"]["share"] == 1.0
+    assert rows[0]["like_model_shown"] == {"n": 4, "share": 1.0, "low": pytest.approx(0.51, abs=0.01), "high": 1.0}
+    assert rows[0]["gap"] is None
+    assert (await queue.call("GET", "/v1/annotators", "annotator")).json()["items"] == []
+    assert (await queue.call("GET", "/v1/annotators", "viewer")).status_code == 403
+
+
+async def test_what_is_asked_can_be_seen_where_the_queue_is(queue: Running) -> None:
+    uri = await queue.blobs.put("samples/default/x", png(3))
+    content = Content(uri=uri, sha256=sha256(png(3)), bytes=len(png(3)), media_type="image/png")
+    await queue.deliver(selected("smp_a", content=content))
+    path = f"/v1/tasks/{task_id('default', 'smp_a')}/content"
+    answer = await queue.call("GET", path, "annotator")
+    assert answer.content == png(3)
+    assert answer.headers["content-type"] == "image/png"
+    known = {"if-none-match": answer.headers["etag"]}
+    assert (await queue.call("GET", path, "annotator", headers=known)).status_code == 304
+    assert (await queue.call("GET", path, "viewer")).status_code == 403
+    assert (await queue.call("GET", "/v1/tasks/tsk_x/content", "annotator")).status_code == 404
+    await queue.deliver(SampleWithdrawn(project="default", sample_id="smp_a", who="x", why="privacy"))
+    assert (await queue.call("GET", path, "annotator")).status_code == 410
+
+
 async def test_a_blind_project_never_tells_its_suggestion(queue: Running) -> None:
     await queue.deliver(project(revision=2, suggestions="blind"), selected("smp_a"))
     (task,) = await claim(queue)
