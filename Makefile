@@ -17,7 +17,7 @@ CLUSTER_TOOL := ../shared/tools/cluster/cluster
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke test test-profiles test-k8s test-tilt tilt images check bench up down doctor lock clean
+.PHONY: help setup demo smoke test test-profiles test-k8s test-tilt test-labels web tilt images check bench up down doctor lock clean
 
 help: ## Show what there is to do
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,17 @@ test-edge: setup ## Run the IoT Edge manifest in network namespaces, and close t
 	@[ "$$(uname)" = Linux ] && [ "$$(id -u)" = 0 ] || { echo "make test-edge makes network namespaces: it needs Linux and root"; exit 1; }
 	@$(BIN)/halfsure setup --profile iotedge
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/edge -s
+
+test-labels: setup ## Label in a real browser in front of a whole stack; report and screenshots in out/labels (about four minutes)
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y --no-install-recommends chromium; } || \
+	  { echo "make test-labels needs chromium: apt install chromium"; exit 1; }
+	@command -v npm >/dev/null || { echo "make test-labels needs Node 20 or newer, for axe-core and to build the page again"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/browser.txt
+	@cd services/portal/web && npm ci --silent --no-audit --no-fund
+	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/contract/test_page.py tests/labels -s
+
+web: ## Build the page again into services/portal/static, which is committed (needs Node 20 or newer)
+	@cd services/portal/web && npm ci --silent --no-audit --no-fund && npm run --silent check && npm run --silent build
 
 check: $(STAMP) ## Lint, check types and import rules
 	$(BIN)/ruff check .
@@ -89,6 +100,9 @@ lock: ## Pin all packages anew, with hashes and no download addresses
 	uv pip compile --group standins --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-annotate --upgrade --quiet \
 	  --custom-compile-command "make lock" --output-file requirements/standins.txt
+	uv pip compile --group browser --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-annotate --upgrade --quiet \
+	  --custom-compile-command "make lock" --output-file requirements/browser.txt
 	@# What goes into each service's image: a part of the same lock, never another version.
 	@for service in $(SERVICES); do echo "requirements/$$service.txt"; \
 	  uv pip compile pyproject.toml --universal --python-version 3.11 --extra $$service --extra azure \

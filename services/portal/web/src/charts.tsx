@@ -76,7 +76,8 @@ export interface Point {
   hollow?: boolean;
 }
 
-const [W, H, LEFT, BOTTOM, TOP, RIGHT] = [640, 260, 44, 30, 12, 16];
+const [W, H, LEFT, BOTTOM, TOP, RIGHT] = [1100, 280, 52, 30, 14, 16];
+const HALF = 520; // a chart in one of two columns
 
 /** Values with their intervals against a count. `y` is a share. */
 export function Curve(props: { points: Point[]; x: string; y: string }) {
@@ -134,9 +135,9 @@ export function Funnel(props: { steps: [string, number | null][] }) {
 /** Counts in equal steps from 0 to 1, on a scale of roots: a few that are unsure must be seen beside many that are not. */
 export function Histogram(props: { counts: number[]; x: string }) {
   const most = Math.sqrt(Math.max(1, ...props.counts));
-  const step = (W - LEFT) / props.counts.length;
+  const step = (HALF - LEFT) / props.counts.length;
   return (
-    <svg class="chart" viewBox={`0 0 ${W} 200`} role="img" aria-label={`${props.x}, ${props.counts.length} steps; the table has them`}>
+    <svg class="chart" viewBox={`0 0 ${HALF} 200`} role="img" aria-label={`${props.x}, ${props.counts.length} steps; the table has them`}>
       {props.counts.map((count, at) => {
         const height = (Math.sqrt(count) / most) * 140;
         return (
@@ -147,7 +148,7 @@ export function Histogram(props: { counts: number[]; x: string }) {
           </g>
         );
       })}
-      <text x={W - LEFT / 2} y="188" text-anchor="middle">1.0</text>
+      <text x={HALF - LEFT / 2} y="188" text-anchor="middle">1.0</text>
     </svg>
   );
 }

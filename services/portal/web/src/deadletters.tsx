@@ -28,7 +28,8 @@ export function DeadLetters() {
   if (!loaded.value) return <div class="page"><h1>Dead letters</h1><Waiting of={loaded} what="The dead letters" /></div>;
   const act = async (service: string, letter: string, what: "replay" | "discard") => {
     try {
-      await post(`/api/${service}/v1/deadletters/${letter}/${what}`, {});
+      if (what === "replay") await post(`/api/${service}/v1/deadletters/${letter}/replay`, {});
+      else await post(`/api/${service}/v1/deadletters/${letter}/discard`, {});
       said.value = what === "replay" ? "Handled." : "Let go.";
     } catch (error) {
       said.value = error instanceof Refused ? error.message : String(error);

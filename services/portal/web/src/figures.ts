@@ -83,10 +83,10 @@ export interface Page<T> {
 }
 
 /** The answer, null where the service is not here or not for this token; what else goes wrong is thrown. */
-async function maybe<T>(service: string, path: string, query?: Record<string, string | number>): Promise<T | null> {
-  if (!has(service)) return null;
+async function maybe<T>(path: string, query?: Record<string, string | number>): Promise<T | null> {
+  if (!has(path.split("/")[2]!)) return null;
   try {
-    return await get<T>(`/api/${service}/v1/${path}`, query);
+    return await get<T>(path, query);
   } catch (error) {
     if (error instanceof Refused && [403, 404, 503].includes(error.status)) return null;
     throw error;
@@ -95,14 +95,14 @@ async function maybe<T>(service: string, path: string, query?: Record<string, st
 
 export async function overview(project: string) {
   const [ingest, selection, queue, trigger, runs, models, waiting, annotators] = await Promise.all([
-    maybe<{ states: Record<string, number>; bytes: number }>("ingest", "stats"),
-    maybe<Selection>("select-uncertain", "stats"),
-    maybe<Queue>("label-queue", "stats"),
-    maybe<Trigger>("retrain-trigger", `triggers/${project}`),
-    maybe<Page<Run>>("retrain-trigger", "runs", { limit: 200 }),
-    maybe<Page<Model>>("retrain-trigger", "models", { limit: 200 }),
-    maybe<Page<{ created_at: string }>>("label-queue", "tasks", { state: "queued", limit: 500 }),
-    may("annotator") ? maybe<Page<Annotator>>("label-queue", "annotators") : null,
+    maybe<{ states: Record<string, number>; bytes: number }>("/api/ingest/v1/stats"),
+    maybe<Selection>("/api/select-uncertain/v1/stats"),
+    maybe<Queue>("/api/label-queue/v1/stats"),
+    maybe<Trigger>(`/api/retrain-trigger/v1/triggers/${project}`),
+    maybe<Page<Run>>("/api/retrain-trigger/v1/runs", { limit: 200 }),
+    maybe<Page<Model>>("/api/retrain-trigger/v1/models", { limit: 200 }),
+    maybe<Page<{ created_at: string }>>("/api/label-queue/v1/tasks", { state: "queued", limit: 500 }),
+    may("annotator") ? maybe<Page<Annotator>>("/api/label-queue/v1/annotators") : null,
   ]);
   return { ingest, selection, queue, trigger, runs, models, waiting, annotators };
 }
