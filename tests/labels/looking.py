@@ -1,5 +1,7 @@
 """A browser in front of a whole stack: its pages, and what they ask for."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -34,6 +36,15 @@ addEventListener('keydown', (event) => {
 """
 
 
+async def until(page: Any, what: str, seconds: float = 30) -> None:
+    """Until an expression is true on the page, whose policy forbids to evaluate it there again and again."""
+    deadline = time.monotonic() + seconds
+    while not await page.evaluate(what):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {what}")
+        await asyncio.sleep(0.02)
+
+
 class World:
     """The running stack, and the browser that looks at it."""
 
@@ -64,6 +75,9 @@ class World:
             await session.send("Network.emulateNetworkConditions", limits)
         await page.goto(f"{self.url}{path}{'&' if '?' in path else '?'}{urlencode(self.credentials(project))}")
         yield page
+        # As somebody who goes elsewhere: the page then lets go of what it holds.
+        await page.goto("about:blank")
+        await page.wait_for_timeout(300)
         await context.close()
         assert errors == []
 

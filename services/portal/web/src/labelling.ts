@@ -4,7 +4,7 @@
  * beside what was answered and never moves what is on the screen.
  */
 import { batch, computed, signal } from "@preact/signals";
-import { call, Refused } from "./api";
+import { address, call, headers, Refused } from "./api";
 import * as outbox from "./outbox";
 import { current, me, project } from "./session";
 import { type View, viewOf } from "./views";
@@ -62,7 +62,8 @@ export async function start(): Promise<void> {
     outbox.onOutcome(settle);
     setInterval(beat, BEAT);
     for (const kind of ["keydown", "pointerdown"]) addEventListener(kind, () => (lastMove = Date.now()), { passive: true });
-    addEventListener("pagehide", outbox.hurry);
+    addEventListener("pagehide", leave);
+    addEventListener("pageshow", (event) => event.persisted && void start());
   }
   clearTimeout(again);
   batch(() => {
@@ -192,6 +193,17 @@ function lose(one: Task): void {
     shownAt = performance.now();
   }
   void topUp();
+}
+
+/** The page goes: what was decided is sent, and what was not is free for others at once. */
+function leave(): void {
+  outbox.hurry();
+  for (const one of queue.value) {
+    if (!one.lease.epoch || outbox.pending(one.id)) continue;
+    const body = JSON.stringify({ epoch: one.lease.epoch });
+    const how = { method: "POST", body, keepalive: true, headers: headers({ "content-type": "application/json" }) };
+    void fetch(address(`/api/label-queue/v1/tasks/${one.id}:release`), how).catch(() => undefined);
+  }
 }
 
 function move(one: Task, item: Done): void {

@@ -7,7 +7,7 @@ import { Dashboard } from "./dashboard";
 import { DeadLetters } from "./deadletters";
 import { Label } from "./label";
 import { Models } from "./models";
-import { open } from "./outbox";
+import { kick, open } from "./outbox";
 import { Notice } from "./parts";
 import { People } from "./people";
 import { Review } from "./review";
@@ -29,6 +29,7 @@ async function arrive(): Promise<void> {
     projects.value = page.items;
     if (!page.items.some((one) => one.name === project.value)) choose(page.items[0]?.name ?? "");
     trouble.value = null;
+    kick(true); // what an earlier page has left is sent as soon as it is known whose it is
   } catch (error) {
     trouble.value = error instanceof Refused ? error : new Refused(0, "failed", String(error));
     if (trouble.value.away) setTimeout(arrive, 2000);
@@ -143,6 +144,5 @@ effect(() => {
   restart();
 });
 applyTheme();
-void open();
-void arrive();
+void open().then(arrive);
 render(<App />, document.getElementById("app")!);

@@ -50,9 +50,10 @@ export function Settings() {
                 <th scope="row">{ACTIONS[action][0]}</th>
                 <td>{keysOf(action).map((key) => <Key key={key}>{shown(key)}</Key>)}</td>
                 <td>
-                  <button type="button" class="plain" onKeyDown={record} aria-label={`Another key for: ${ACTIONS[action][0]}`}
+                  <button type="button" class="plain" onKeyDown={record}
                     onClick={() => (recording.value = recording.value === action ? null : action)}>
                     {recording.value === action ? "Press a key …" : "Change"}
+                    <span class="unseen"> for: {ACTIONS[action][0]}</span>
                   </button>
                 </td>
               </tr>
