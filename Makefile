@@ -17,7 +17,7 @@ CLUSTER_TOOL := ../shared/tools/cluster/cluster
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke test test-profiles test-k8s test-tilt test-labels web tilt images check bench up down doctor lock clean
+.PHONY: help setup demo smoke test test-labels test-page test-queue test-profiles test-k8s test-tilt web tilt images check bench up down doctor lock clean
 
 help: ## Show what there is to do
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,16 +48,21 @@ test-edge: setup ## Run the IoT Edge manifest in network namespaces, and close t
 	@$(BIN)/halfsure setup --profile iotedge
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/edge -s
 
-test-labels: setup ## Label in a real browser in front of a whole stack; report and screenshots in out/labels (about four minutes)
+test-labels: test-page test-queue ## The page in a real browser, and the queue with many; report and screenshots in out/labels
+
+test-page: setup ## Label in a real browser in front of a whole stack (about four minutes)
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y --no-install-recommends chromium; } || \
-	  { echo "make test-labels needs chromium: apt install chromium"; exit 1; }
-	@command -v npm >/dev/null || { echo "make test-labels needs Node 20 or newer, for axe-core and to build the page again"; exit 1; }
+	  { echo "make test-page needs chromium: apt install chromium"; exit 1; }
+	@command -v npm >/dev/null || { echo "make test-page needs Node 20 or newer, for axe-core and to build the page again"; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/browser.txt
 	@cd services/portal/web && npm ci --silent --no-audit --no-fund
-	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/contract/test_page.py tests/labels -s
+	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/contract/test_page.py tests/page -s
 
 web: ## Build the page again into services/portal/static, which is committed (needs Node 20 or newer)
 	@cd services/portal/web && npm ci --silent --no-audit --no-fund && npm run --silent check && npm run --silent build
+
+test-queue: setup ## Claims with a million tasks, and 64 annotators under kills (about 10 minutes; out/labels/report.json)
+	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/crowds -s
 
 check: $(STAMP) ## Lint, check types and import rules
 	$(BIN)/ruff check .

@@ -23,7 +23,7 @@ def project(name: str = "default", revision: int = 1, **more: Any) -> ProjectUpd
         "input": InputSpec.image(4, 4, 1).model_dump(mode="json"),
         "revision": revision,
         "extractor": {"artefact": CONTENT, "manifest": CONTENT},
-        "blind_share": 0.0,
+        "quality": {"blind_share": 0.0},
         **more,
     }
     return ProjectUpdated(project=name, revision=revision, document=document)

@@ -2,13 +2,26 @@
 
 import sys
 
-from services.cli.commands import check, doctor, environment, iotedge, k8s, label, logs, loop, smoke, stack
+from services.cli.commands import (
+    check,
+    doctor,
+    environment,
+    exchange,
+    iotedge,
+    k8s,
+    label,
+    labels,
+    logs,
+    loop,
+    smoke,
+    stack,
+)
 from services.cli.errors import EXPECTED
 from services.cli.terminal import app, fail
 
 __all__ = ["app", "main"]
 
-_PARTS = (stack, label, loop, smoke, logs, environment, doctor, check, k8s, iotedge)
+_PARTS = (stack, label, loop, smoke, logs, environment, doctor, check, k8s, iotedge, labels, exchange)
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
 """The public REST API, as a patient client: a service that is being restarted is waited for."""
 
 import asyncio
+import contextlib
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx2
@@ -60,6 +61,16 @@ class Rest:
         if answer.status_code >= 400:
             raise Refused(answer)
         return answer.json() if "json" in answer.headers.get("content-type", "") else answer.text
+
+    @contextlib.asynccontextmanager
+    async def stream(self, app_id: str, path: str, **params: Any) -> AsyncIterator[httpx2.Response]:
+        """The answer to a GET while it comes; it is not tried again. Raises Refused for what is no 2xx."""
+        query = {"project": self._project, **params}
+        async with self._http.stream("GET", self._url(app_id) + path, params=query) as answer:
+            if answer.status_code >= 400:
+                await answer.aread()
+                raise Refused(answer)
+            yield answer
 
     async def close(self) -> None:
         await self._http.aclose()

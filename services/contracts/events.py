@@ -295,6 +295,8 @@ class LabelSubmitted(OfSample):
     changed_from_prelabel: bool | None = None
     seconds: float | None = None
     schema_version: int = 1
+    suggestion: Literal["before", "after", "never"] | None = None
+    revises: str | None = None
 
     @property
     def key(self) -> str:

@@ -27,8 +27,9 @@ def task_id(project: str, sample: str) -> str:
     return f"tsk_{digest(project, sample)}"
 
 
-def annotation_id(task: str, annotator: str, epoch: int) -> str:
-    return f"ann_{digest(task, annotator, str(epoch))}"
+def annotation_id(task: str, annotator: str, epoch: int, revises: str = "") -> str:
+    """One answer a lease, and one for each answer that it takes the place of."""
+    return f"ann_{digest(task, annotator, str(epoch), *filter(None, [revises]))}"
 
 
 def round_id(project: str, number: int) -> str:

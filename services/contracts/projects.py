@@ -67,6 +67,17 @@ class GateRule(_Settings):
     floor: float = Field(default=0.1, ge=0, le=1, description="accuracy that a first model needs")
 
 
+class QualityRule(_Settings):
+    """How the annotators' work is measured while they do it."""
+
+    gold_share: float = Field(
+        default=0.03, ge=0, le=0.5, description="tasks claimed that are gold samples, as long as there are unseen ones"
+    )
+    blind_share: float = Field(
+        default=0.1, ge=0, le=1, description="tasks whose suggestion is never shown, whatever `suggestions` says"
+    )
+
+
 class Extractor(_Settings):
     """The feature extractor that serves while there is no model, and below every head."""
 
@@ -86,7 +97,7 @@ class ProjectSpec(_Settings):
     gate: GateRule = GateRule()
     training: dict[str, float | int | str | bool] = Field(default_factory=dict)
     suggestions: Literal["blind", "reveal_after", "topk", "accept_reject"] = "reveal_after"
-    blind_share: float = Field(default=0.1, ge=0, le=1, description="share of tasks whose suggestion nobody is shown")
+    quality: QualityRule = QualityRule()
 
     @field_validator("labels")
     @classmethod

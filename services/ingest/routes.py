@@ -104,7 +104,7 @@ def _reading(router: APIRouter, samples: Samples, history: History) -> None:
 
     @router.get("/v1/samples/{sample}/content", dependencies=viewer)
     async def content(project: Project, sample: str, request: Request) -> Response:
-        record = await samples.get(project, sample)
+        record = await samples.shown(project, sample)
         tag = f'"{record["content"]["sha256"]}"'
         headers = {"etag": tag, "cache-control": CACHED, "x-content-type-options": "nosniff"}
         if tag in request.headers.get("if-none-match", ""):

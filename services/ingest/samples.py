@@ -1,6 +1,7 @@
 """Samples: let in, looked up, listed, withdrawn and erased."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -14,6 +15,7 @@ from services.ingest import admission, index
 from services.ingest.admission import Claim, Draft, Gate, Inline
 from services.ingest.intake import Intake, Outcome
 from services.ingest.settings import IngestSettings
+from services.runtime.errors import Unavailable
 from services.runtime.service import Service, transact
 from services.runtime.unit import Unit
 
@@ -96,6 +98,17 @@ class Samples:
             gone = record["withdrawn"]
             raise Problem(410, "withdrawn", f"This sample was withdrawn at {gone['at']} ({gone['why']}).")
         return record
+
+    async def shown(self, project: str, sample: str) -> dict[str, Any]:
+        """What has content to show: a sample, or one that came to label-queue with its label and never passed here."""
+        try:
+            return await self.get(project, sample)
+        except Problem as problem:
+            if problem.status != 404:
+                raise
+            with contextlib.suppress(KeyError, Unavailable):
+                return await self.service.peers.get("label-queue", f"v1/samples/{sample}", {"project": project})
+            raise
 
     async def content(self, record: dict[str, Any]) -> bytes:
         """Raises a 404 problem if the store has lost it."""

@@ -1,6 +1,6 @@
 """Answers and what becomes of them: labels by quorum, a reviewer's word, second thoughts, retractions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -8,9 +8,11 @@ from typing import Any
 from services.contracts.events import Event, TaskLeased, TaskQueued
 from services.contracts.ids import task_id
 from services.contracts.problem import Problem, not_found
+from services.contracts.projects import ProjectDocument
 from services.label_queue import facts, leases
-from services.label_queue.claims import Claims, hold_key
-from services.label_queue.store import SEGMENTS_LOCK, Tasks, task_key
+from services.label_queue.claims import Claims
+from services.label_queue.store import SEGMENTS_LOCK, Tasks, hold_key, say, task_key
+from services.label_queue.suggestions import reveal
 from services.label_queue.tasks import Answer, LeaseLost, NotFree, State, Task
 from services.runtime.service import transact
 from services.runtime.unit import Unit
@@ -18,7 +20,7 @@ from services.runtime.unit import Unit
 
 @dataclass(frozen=True)
 class Submission:
-    """One annotator's answer under one lease, how long it took, and when the model's opinion is seen."""
+    """One annotator's answer under one lease; `seconds` is how long it took."""
 
     task: str
     annotator: str
@@ -26,7 +28,7 @@ class Submission:
     value: Any
     schema_version: int
     seconds: float | None = None
-    suggestions: str | None = None
+    revises: str | None = None  # the answer of one's own that this takes the place of
 
 
 class Answers:
@@ -41,7 +43,9 @@ class Answers:
     def now(self) -> datetime:
         return self._service.clock.now()
 
-    async def submit(self, project: str, given: Submission, check: Callable[[], None]) -> tuple[Task, Answer, bool]:
+    async def submit(
+        self, document: ProjectDocument, given: Submission, check: Callable[[], None]
+    ) -> tuple[Task, Answer, bool]:
         """The task, the answer, and whether it is new; `check` is what a new one must pass.
 
         Raises a 404, or a 409 `lease-lost` with the draft kept.
@@ -49,24 +53,33 @@ class Answers:
         kept: list[Answer] = []
 
         def move(before: Task, unit: Unit) -> Task:
-            how = {"seconds": given.seconds, "schema": given.schema_version, "suggestions": given.suggestions}
-            after, answer = leases.submit(before, given.annotator, given.epoch, given.value, self.now, **how)
+            after, answer = self._answered(document, before, given)
             kept[:] = [answer]
             if after is before:
                 return before
             check()
-            unit.put(_pointer(answer.id), {"task": before.id, "project": project})
-            if answer.kind == "counted":
-                unit.emit(facts.submitted(after, answer), guard=task_key(before.id))
-            if after.state == State.ACCEPTED and before.state != State.ACCEPTED:
-                unit.emit(facts.accepted(after), guard=task_key(before.id))
+            pointer = {"task": before.id, "project": document.name, "annotator": given.annotator}
+            unit.put(_pointer(answer.id), pointer)
+            if not after.probe:
+                say(unit, after, *_said(before, after, answer))
             return after
 
-        before, after = await self._tasks.change(project, given.task, move)
+        how = {"annotator": given.annotator, "reopens": given.revises is not None}
+        before, after = await self._tasks.change(document.name, given.task, move, **how)
         (answer,) = kept
         if answer.kind == "draft":
             raise LeaseLost("The task has its label already; your answer is kept as a draft and does not count.")
         return after, answer, after is not before
+
+    def _answered(self, document: ProjectDocument, before: Task, given: Submission) -> tuple[Task, Answer]:
+        how = (given.value, self.now, given.seconds, given.schema_version)
+        if given.revises is None:
+            shown = reveal(document, before, given.annotator)
+            return leases.submit(before, given.annotator, given.epoch, *how, shown)
+        mine = (answer.id for answer in before.answers if answer.annotator == given.annotator)
+        if given.revises not in mine:
+            raise not_found("annotation", given.revises)
+        return leases.revise(before, given.revises, *how)
 
     async def resolve(self, project: str, name: str, reviewer: str, value: Any, schema: int) -> Task:
         """The task with a reviewer's label. Raises a 404, or a 409 if it is not disputed."""
@@ -86,7 +99,7 @@ class Answers:
             if before.split == "gold":
                 raise Problem(409, "not-accepted", "A gold label is not in use as a label.")
             after = leases.retract(before, self.now)
-            unit.emit(facts.retracted(before, after, why), guard=task_key(name))
+            unit.emit(facts.retracted(before, why), guard=task_key(name))
             if again and before.split == "train":
                 after = leases.requeue(after, self.now)
                 unit.emit(facts.told(TaskQueued, after, reason="retracted"), guard=task_key(name))
@@ -105,11 +118,11 @@ class Answers:
         pointer = (await self._service.state.get([_pointer(annotation)])).get(_pointer(annotation))
         if pointer is None or pointer.value["project"] != project:
             raise not_found("annotation", annotation)
-        name = pointer.value["task"]
+        name, annotator = pointer.value["task"], pointer.value.get("annotator")
         await self._tasks.book(project)
 
         async def work(unit: Unit) -> Task:
-            before = await self._tasks.read(unit, project, name)
+            before = await self._tasks.read(unit, project, name, annotator)
             answer = next((a for a in before.answers if a.id == annotation), None)
             if answer is None:
                 raise not_found("annotation", annotation)
@@ -121,10 +134,9 @@ class Answers:
             if after.is_open and answer.annotator == who:
                 after, lease = await self._leased_again(after, who, unit)
                 said += lease
-            for event in said:
-                unit.emit(event, guard=task_key(name))
+            say(unit, after, *said)
             self._tasks.write(after, unit)
-            if after.is_open and not before.is_open:
+            if after.is_open and not before.is_open and not after.probe:
                 await self._tasks.queue([after], unit)
             return after
 
@@ -135,7 +147,7 @@ class Answers:
         after = leases.undo(before, answer, self.now)
         if before.state != State.ACCEPTED or after.state == State.ACCEPTED:
             return after, []
-        return after, [facts.retracted(before, after, "undone"), facts.told(TaskQueued, after, reason="undone")]
+        return after, [facts.retracted(before, "undone"), facts.told(TaskQueued, after, reason="undone")]
 
     async def _leased_again(self, task: Task, annotator: str, unit: Unit) -> tuple[Task, list[Event]]:
         try:
@@ -144,8 +156,19 @@ class Answers:
             return task, []
         key = hold_key(task.project, annotator)
         hold = await unit.get(key) or {"tasks": []}
-        unit.put(key, {"tasks": [*hold["tasks"], task.id]}, guard=True)
+        unit.put(key, {**hold, "tasks": [*hold["tasks"], task.id]}, guard=True)
         return leased, [facts.told(TaskLeased, leased, annotator)]
+
+
+def _said(before: Task, after: Task, answer: Answer) -> Iterator[Event]:
+    if answer.kind == "counted":
+        yield facts.submitted(after, answer)
+    if before.state == State.ACCEPTED and after.label_revision > before.label_revision:
+        yield facts.retracted(before, "revised")
+    if after.state == State.ACCEPTED and after.label_revision > before.label_revision:
+        yield facts.accepted(after)
+    elif before.state == State.ACCEPTED and after.is_open:
+        yield facts.told(TaskQueued, after, reason="revised")
 
 
 def _pointer(annotation: str) -> str:

@@ -17,7 +17,9 @@ from services.contracts.events import (
 )
 from services.label_queue.answers import Answers
 from services.label_queue.claims import Claims
+from services.label_queue.exports import Exports
 from services.label_queue.imports import Imports
+from services.label_queue.quality import Quality
 from services.label_queue.queue import Queue
 from services.label_queue.routes import Parts, routes
 from services.label_queue.schemas import Schemas
@@ -41,8 +43,10 @@ def create(settings: RuntimeSettings, connect: Connect) -> Service:
     service.on_start(tasks.load)
     service.every(own.sweep_seconds, claims.sweep)
     service.every(own.flush_seconds, tasks.flush)
+    service.every(own.read_on_seconds, tasks.read_on)
     service.every(own.sweep_seconds, service.projects.load)
     service.every(own.sweep_seconds, schemas.carry_out_all)
-    parts = Parts(tasks, queue, claims, Answers(tasks, claims), schemas, Imports(tasks))
+    exchange = Imports(tasks), Exports(tasks)
+    parts = Parts(tasks, queue, claims, Answers(tasks, claims), schemas, *exchange, Quality(tasks, own))
     service.api.include_router(routes(parts))
     return service

@@ -3,6 +3,7 @@
 The task records are the truth. This only says where to look, so being wrong costs a look and never a label.
 """
 
+import hashlib
 import heapq
 from bisect import bisect_right
 from collections import Counter
@@ -13,7 +14,14 @@ from datetime import datetime
 from services.label_queue.consensus import canonical
 from services.label_queue.tasks import FREE, OPEN, State, Task
 
-Header = tuple[str, float, str, int, str | None, bool, bool, int]
+ORDINARY = (State.QUEUED, State.LEASED)  # what most are in, or for a moment: not worth a note in the segments
+COMMON = (State.QUEUED, State.ACCEPTED)  # of which there may be a million
+
+Header = tuple[str, float, str, int, str | None, bool, bool, int, bool | None]
+
+
+def _digest(name: str, revision: int, label: str) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{name}|{revision}|{label}".encode(), digest_size=8).digest(), "big")
 
 
 @dataclass(slots=True)
@@ -29,6 +37,8 @@ class Entry:
     asked: bool = False
     imported: bool = False
     answers: int = 0
+    gold: bool = False
+    trusted: bool = False  # known from a header only: whoever needs to be sure reads the record
     suggested: str | None = None
     answered: frozenset[str] = frozenset()
     until: datetime | None = None
@@ -41,6 +51,7 @@ class Entry:
         self.priority, self.state, self.revision = task.priority, task.state, task.revision
         self.label = canonical(task.value) if task.state == State.ACCEPTED else None
         self.asked, self.imported, self.answers = task.asked, task.origin == "import", len(task.counted)
+        self.gold, self.trusted = task.split == "gold", False
         self.suggested = task.prelabel.label if task.prelabel else None
         self.answered = frozenset(answer.annotator for answer in task.counted)
         self.until = task.lease.until if task.lease else None
@@ -52,7 +63,7 @@ class Entry:
     @property
     def header(self) -> Header:
         """What the segments keep: enough to count a closed task without reading its record."""
-        facts = (self.label, self.asked, self.imported, self.answers)
+        facts = (self.label, self.asked, self.imported, self.answers, self.gold)
         return (self.id, self.priority, self.state.value, self.revision, *facts)
 
 
@@ -72,16 +83,21 @@ class Book:
         self.classes: Counter[str] = Counter()
         self.asked = 0
         self.imported = 0
+        self.gold: set[str] = set()
+        self.fingerprint = 0  # of all accepted labels, in whatever order they came
         self.unnoted: set[str] = set()
         self._free: list[tuple[float, int, int, str]] = []
         self._leases: list[tuple[datetime, str]] = []
         self._token = 0
         self._sorted: list[str] = []
+        self._news: list[str] = []  # ids that are not in their place in the sorted ones yet
+        self._few: dict[State, set[str]] = {state: set() for state in State if state not in COMMON}
+        self.unread: list[str] = []  # tasks that were taken at a header's word
 
     def observe(self, task: Task) -> None:
         """Remember the record, unless a later one was seen already."""
         entry = self.entries.get(task.id)
-        if entry and entry.revision >= task.revision:
+        if entry and entry.revision >= task.revision + entry.trusted:
             return
         entry = entry or self._new(task.id)
         in_heap = entry.state in FREE and entry.token > 0
@@ -91,27 +107,40 @@ class Book:
         self._place(entry, in_heap)
 
     def recall(self, header: Header) -> bool:
-        """Remember a header; whether the record must be read to know more."""
-        name, priority, state, revision, label, asked, imported, answers = header
+        """Remember a header; whether the record must be read to know more.
+
+        A task that was queued is taken to wait still: most do, and a claim reads the record before it leases anything.
+        """
+        name, priority, state, revision, label, asked, imported, answers, gold = header
         entry = self.entries.get(name)
         if entry and entry.revision >= revision:
             return False
         entry = entry or self._new(name)
-        if State(state) in OPEN:
+        waits = state == State.QUEUED.value
+        if gold is None or (not waits and State(state) in OPEN):
             return True
         self._count(entry, -1)
         entry.priority, entry.state, entry.revision, entry.label = priority, State(state), revision, label
         entry.asked, entry.imported, entry.answers, entry.noted = asked, imported, answers, revision
+        entry.gold, entry.trusted = gold, waits
         entry.token, entry.until = 0, None
         self._count(entry, 1)
+        if waits:
+            self.unread.append(name)
+            self._place(entry, in_heap=False)
         return False
+
+    def doubtful(self, limit: int) -> list[str]:
+        """Up to `limit` tasks that are known from a header only; each is told once."""
+        names, self.unread[-limit:] = self.unread[-limit:], []
+        return [name for name in names if name in self.entries and self.entries[name].trusted]
 
     def forget(self, name: str) -> None:
         """There is no such record."""
         if entry := self.entries.pop(name, None):
             self._count(entry, -1)
             self.unnoted.discard(name)
-            self._sorted = []
+            self._sorted, self._news = [], list(self.entries)
 
     def take(self, n: int, annotator: str, labels: Collection[str] | None = None) -> list[str]:
         """Up to `n` tasks that seem free to the annotator, best first; nobody else here gets them until `settle`."""
@@ -153,13 +182,22 @@ class Book:
         """Up to `limit` tasks that seem leased, the first to end first."""
         return [name for _, name in heapq.nsmallest(limit, self._leases)]
 
-    def page(self, states: Collection[State], after: str | None, limit: int) -> tuple[list[str], str | None]:
-        """Ids in order from beyond `after`, and where to go on."""
-        if len(self._sorted) != len(self.entries):
-            self._sorted = sorted(self.entries)
+    def page(
+        self, states: Collection[State], after: str | None, limit: int, gold: bool = False
+    ) -> tuple[list[str], str | None]:
+        """Ids in order from beyond `after`, and where to go on; with `gold` all gold samples, whatever their state."""
+        if not any(state in COMMON for state in states):
+            few = set().union(self.gold if gold else (), *(self._few[state] for state in states))
+            names = sorted(name for name in few if name > (after or ""))
+            return names[:limit], names[limit - 1] if len(names) > limit else None
+        if self._news:
+            self._sorted += sorted(self._news)
+            self._sorted.sort()  # two sorted runs: a merge
+            self._news = []
         found: list[str] = []
         for at in range(bisect_right(self._sorted, after or ""), len(self._sorted)):
-            if self.entries[self._sorted[at]].state in states:
+            entry = self.entries[self._sorted[at]]
+            if entry.state in states or (gold and entry.gold):
                 if len(found) == limit:
                     return found, found[-1]
                 found.append(self._sorted[at])
@@ -175,16 +213,22 @@ class Book:
 
     def _new(self, name: str) -> Entry:
         entry = self.entries[name] = Entry(name, len(self.entries))
+        self._news.append(name)
         return entry
 
     def _count(self, entry: Entry, by: int) -> None:
         if not entry.revision:  # only heard of: the record has not been read
             return
         self.states[entry.state] += by
+        if (few := self._few.get(entry.state)) is not None:
+            (few.add if by > 0 else few.discard)(entry.id)
         self.asked += by * entry.asked
         self.imported += by * (entry.imported and entry.state == State.ACCEPTED)
         if entry.label is not None and entry.state == State.ACCEPTED:
             self.classes[entry.label] += by
+            self.fingerprint ^= _digest(entry.id, entry.revision, entry.label)
+        if entry.gold and entry.state == State.ACCEPTED:
+            (self.gold.add if by > 0 else self.gold.discard)(entry.id)
 
     def _place(self, entry: Entry, in_heap: bool) -> None:
         if entry.state in FREE and not in_heap:
@@ -194,7 +238,7 @@ class Book:
         if entry.state == State.LEASED and entry.until and entry.listed != entry.until:
             entry.listed = entry.until
             heapq.heappush(self._leases, (entry.until, entry.id))
-        if entry.state in OPEN:
+        if entry.state in ORDINARY:
             self.unnoted.discard(entry.id)
         elif entry.noted != entry.revision:
             self.unnoted.add(entry.id)

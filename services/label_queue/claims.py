@@ -1,21 +1,22 @@
 """Claims: annotators take tasks, hold them, give them back, skip them; and leases that run out."""
 
 import asyncio
+import random
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from services.contracts.events import TaskExpired, TaskLeased, TaskReleased, TaskSkipped
-from services.contracts.ids import digest
 from services.contracts.problem import Problem
 from services.label_queue import facts, leases
 from services.label_queue.book import Book
+from services.label_queue.gold import mixed, probe, probe_key
 from services.label_queue.settings import LabelQueueSettings
-from services.label_queue.store import Tasks, parsed, task_key
+from services.label_queue.store import Tasks, hold_key, parsed, people_key, record_key, say, task_key
 from services.label_queue.tasks import NotFree, Task
 from services.runtime.errors import Conflict, Unavailable
-from services.runtime.service import Service
+from services.runtime.service import Service, transact
 from services.runtime.unit import Unit
 
 SWEEP = 200  # leases ended in one transaction
@@ -38,11 +39,8 @@ class Ask:
     annotator: str
     n: int
     labels: Collection[str] | None = None
-
-
-def hold_key(project: str, annotator: str) -> str:
-    """The record of what an annotator has claimed, so that the limit holds over all replicas."""
-    return f"hold:{project}:{digest(annotator)}"
+    gold_share: float = 0.0
+    required: int = 1  # answers that a sample usually needs, for gold samples to look like the others
 
 
 class Claims:
@@ -54,6 +52,9 @@ class Claims:
         self.settings = settings
         self.ttl = timedelta(seconds=settings.lease_seconds)
         self._max_hold = timedelta(seconds=settings.max_hold_seconds)
+        self._rng = random.SystemRandom()  # nobody can foresee which task is a gold sample
+        self._known: set[tuple[str, str]] = set()
+        self._held_last: dict[str, list[str]] = {}
 
     @property
     def now(self) -> datetime:
@@ -62,6 +63,7 @@ class Claims:
     async def claim(self, ask: Ask) -> list[Task]:
         """Up to `ask.n` tasks, leased in one transaction; none if none is free. Raises a 429."""
         book = await self.tasks.book(ask.project)
+        await self._register(ask)
         looked = False
         async with self.service.lock(hold_key(ask.project, ask.annotator)):
             for attempt in range(TRIES):
@@ -92,23 +94,32 @@ class Claims:
         """Those of `picks` that could be leased; the book then knows better about the others."""
         try:
             unit = await self.service.unit()
-            await unit.get_many([hold_key(ask.project, ask.annotator), *map(task_key, picks)])
+            key = hold_key(ask.project, ask.annotator)
+            # What the annotator held last time is most of what they hold now: one look instead of two.
+            await unit.get_many([key, *map(task_key, [*picks, *self._held_last.get(key, ())])])
+            hold = await unit.get(key) or {}
             held = await self._held(ask, unit)
             room = self.settings.max_leases - len(held)
             if room <= 0:
                 raise TooManyLeases(self.settings.max_leases)
-            claimed = await self._claim_in(unit, ask, book, picks[:room])
+            seen = hold.get("gold", [])
+            share = 0.0 if ask.labels else ask.gold_share
+            chosen = mixed(picks[:room], book.gold, seen, share, self._rng) if share and book.gold else picks[:room]
+            claimed = await self._claim_in(unit, ask, book, chosen)
             if not claimed:
                 return []
             names = [*held, *(task.id for task in claimed)]
-            unit.put(hold_key(ask.project, ask.annotator), {"tasks": names}, guard=True)
+            gold = [*seen, *(task.id for task in claimed if task.probe)]
+            unit.put(key, {"tasks": names, **({"gold": gold} if gold else {})}, guard=True)
+            self._held_last[key] = [name for name in names if name not in gold]
             written = await self._commit(unit)
-            won = [task for task in claimed if task_key(task.id) in written]
-            lost = [task.id for task in claimed if task_key(task.id) not in written]
+            won = [task for task in claimed if record_key(task) in written]
+            lost = [task.id for task in claimed if record_key(task) not in written]
             for task in won:
-                book.observe(task)
+                if not task.probe:
+                    book.observe(task)
             await self.tasks.reread(book, lost)
-            if won and hold_key(ask.project, ask.annotator) not in written:
+            if won and key not in written:
                 # The annotator claims through another replica too; without the note the limit would not hold.
                 await self._give_back(won)
                 return []
@@ -126,22 +137,27 @@ class Claims:
                 continue
             before = parsed(record)
             book.observe(before)
+            if before.split == "gold":
+                await unit.get(probe_key(name, ask.annotator))
+                before = probe(before, ask.annotator, ask.required, now)
             try:
                 after = leases.claim(before, ask.annotator, now, self.ttl)
             except NotFree:
                 continue
             if before.lease is not None:
-                unit.emit(facts.told(TaskExpired, before, before.lease.holder), guard=task_key(name))
+                say(unit, before, facts.told(TaskExpired, before, before.lease.holder))
             self.tasks.put(after, unit)
-            unit.emit(facts.told(TaskLeased, after, ask.annotator), guard=task_key(name))
+            say(unit, after, facts.told(TaskLeased, after, ask.annotator))
             claimed.append(after)
         return claimed
 
     async def _held(self, ask: Ask, unit: Unit) -> list[str]:
         hold = await unit.get(hold_key(ask.project, ask.annotator))
+        gold = set(hold.get("gold", ())) if hold else set()
         names = hold["tasks"] if hold else []
-        rows = await unit.get_many(map(task_key, names))
-        tasks = [parsed(rows[task_key(name)]) for name in names if task_key(name) in rows]
+        keys = [probe_key(name, ask.annotator) if name in gold else task_key(name) for name in names]
+        rows = await unit.get_many(keys)
+        tasks = [parsed(rows[key]) for key in keys if key in rows]
         return [task.id for task in tasks if task.holds(ask.annotator, self.now)]
 
     async def _within_limit(self, ask: Ask) -> None:
@@ -160,27 +176,27 @@ class Claims:
         def move(task: Task, _: Unit) -> Task:
             return leases.heartbeat(task, annotator, epoch, self.now, self.ttl, self._max_hold)
 
-        return (await self.tasks.change(project, name, move))[1]
+        return (await self.tasks.change(project, name, move, annotator=annotator))[1]
 
     async def release(self, project: str, name: str, annotator: str, epoch: int) -> Task:
         """The task, free again. Raises a 404, or a 409 `lease-lost`."""
 
         def move(task: Task, unit: Unit) -> Task:
             after = leases.release(task, annotator, epoch, self.now)
-            unit.emit(facts.told(TaskReleased, after, annotator), guard=task_key(name))
+            say(unit, after, facts.told(TaskReleased, after, annotator))
             return after
 
-        return (await self.tasks.change(project, name, move))[1]
+        return (await self.tasks.change(project, name, move, annotator=annotator))[1]
 
     async def skip(self, project: str, name: str, annotator: str, epoch: int, **how: Any) -> Task:
         """The task, closed without a label (`reason`, `may_return`). Raises a 404, or a 409 `lease-lost`."""
 
         def move(task: Task, unit: Unit) -> Task:
             after = leases.skip(task, annotator, epoch, self.now, **how)
-            unit.emit(facts.told(TaskSkipped, after, annotator, how["reason"]), guard=task_key(name))
+            say(unit, after, facts.told(TaskSkipped, after, annotator, how["reason"]))
             return after
 
-        return (await self.tasks.change(project, name, move))[1]
+        return (await self.tasks.change(project, name, move, annotator=annotator))[1]
 
     async def sweep(self) -> None:
         """End the leases that have run out, and look at what other replicas have done."""
@@ -210,6 +226,20 @@ class Claims:
             return bool(expired) and len(written) == len(expired)
         finally:
             book.settle(names)
+
+    async def _register(self, ask: Ask) -> None:
+        """Remember that there is this annotator; once in each process."""
+        if (ask.project, ask.annotator) in self._known:
+            return
+
+        async def note(unit: Unit) -> None:
+            people = await unit.get(people_key(ask.project)) or {"names": []}
+            if ask.annotator not in people["names"]:
+                unit.put(people_key(ask.project), {"names": [*people["names"], ask.annotator]}, guard=True)
+
+        async with self.service.lock(people_key(ask.project)):
+            await transact(self.service, note)
+        self._known.add((ask.project, ask.annotator))
 
     async def _commit(self, unit: Unit) -> frozenset[str]:
         try:

@@ -41,6 +41,8 @@ def submitted(task: Task, answer: Answer) -> LabelSubmitted:
         changed_from_prelabel=changed,
         seconds=answer.seconds,
         schema_version=answer.schema_version,
+        suggestion=answer.suggestion,
+        revises=answer.revises,
     )
 
 
@@ -67,12 +69,12 @@ def accepted(task: Task) -> LabelAccepted:
     )
 
 
-def retracted(before: Task, after: Task, why: str) -> LabelRetracted:
+def retracted(before: Task, why: str) -> LabelRetracted:
     """The label that `before` had is gone."""
     return LabelRetracted(
-        project=after.project,
-        sample_id=after.sample_id,
-        label_revision=after.label_revision,
+        project=before.project,
+        sample_id=before.sample_id,
+        label_revision=before.label_revision + 1,
         previous_revision=before.label_revision,
         why=why,
     )

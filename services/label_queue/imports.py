@@ -1,78 +1,43 @@
-"""Labels made elsewhere: lines of NDJSON -> accepted tasks, for training, for the evaluation set, or as gold."""
+"""Labels made elsewhere -> accepted tasks, for training, for the evaluation set, or as gold."""
 
 import asyncio
-import base64
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Self
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from services.contracts.events import Content, TaskSkipped
 from services.contracts.ids import sample_id, sha256, task_id
 from services.contracts.preprocessing import UnreadableSample, decode
-from services.contracts.problem import Fault, Problem, invalid
+from services.contracts.problem import Problem, invalid
 from services.contracts.projects import ProjectDocument
 from services.label_queue import facts, leases
 from services.label_queue.consensus import canonical
+from services.label_queue.interchange.label import Incoming
 from services.label_queue.schemas import Schema
 from services.label_queue.store import Tasks, parsed, task_key
 from services.label_queue.tasks import Split, State, Task
-from services.runtime.http import read_json
 from services.runtime.service import transact
 from services.runtime.unit import Unit
 
-LINES = 1000
 TOGETHER = 200  # labels in one transaction
 WRITERS = 16  # blobs written at a time
-
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class Stored(BaseModel):
-    """Content that is in the blob store already."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    uri: str = Field(min_length=1, max_length=1024)
-    sha256: Sha256
-    bytes: int = Field(ge=0)
-    media_type: str = Field(min_length=1, max_length=100)
-
-
-class Line(BaseModel):
-    """A sample, as base64 data, as a row or as stored content of a known sample, and its label."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    value: Any
-    data: str | None = None
-    media_type: str | None = Field(default=None, max_length=100)
-    row: dict[str, Any] | None = None
-    content: Stored | None = None
-    sample_id: str | None = Field(default=None, pattern=r"^smp_[a-z2-7]{26}$")
-    key: str | None = Field(default=None, min_length=1, max_length=500)
-
-    @model_validator(mode="after")
-    def _one_content(self) -> Self:
-        if sum(part is not None for part in (self.data, self.row, self.content)) != 1:
-            raise ValueError("give exactly one of data, row and content")
-        if (self.data is None) != (self.media_type is None):
-            raise ValueError("media_type goes with data, and data with media_type")
-        if (self.content is None) != (self.sample_id is None) or (self.content and self.key):
-            raise ValueError("sample_id goes with content, and content with sample_id and no key")
-        return self
+SPLITS: dict[str, Split] = {"train": "train", "evaluation": "evaluation", "gold": "gold"}
+SAMPLE_ID = re.compile(r"smp_[a-z2-7]{26}")
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A line that may be imported; `raw` is the content to store, none if it is stored already."""
+    """A label that may be imported; `raw` is the content to store, none if it is stored already."""
 
     sample: str
     value: Any
     content: Content
     raw: bytes | None
+    split: Split
 
 
 class Imports:
@@ -83,53 +48,58 @@ class Imports:
         self._service = tasks.service
 
     async def take(
-        self, document: ProjectDocument, schema: Schema, split: Split, lines: Sequence[bytes]
-    ) -> list[dict[str, Any]]:
-        """One result a line; a bad line costs itself alone. Raises a 422 for too many lines."""
-        if len(lines) > LINES:
-            raise invalid("", "too-many", f"An import may have {LINES} lines, not {len(lines)}.")
+        self, document: ProjectDocument, schema: Schema, split: Split | None, rows: Iterator[Incoming | Problem]
+    ) -> AsyncIterator[list[dict[str, Any]]]:
+        """One result a row, in order and some at a time; a bad row costs itself alone.
+
+        Without `split` each row goes where it says, else to training.
+        """
         book = await self._tasks.book(document.name)
-        limit = asyncio.Semaphore(WRITERS)
-        drafts = await asyncio.gather(*(self._drafted(document, schema, line, limit) for line in lines))
-        results: dict[int, dict[str, Any]] = {}
-        good = [(number, draft) for number, draft in enumerate(drafts) if isinstance(draft, Draft)]
-        for start in range(0, len(good), TOGETHER):
-            part = good[start : start + TOGETHER]
-            results |= await self._accept(document.name, schema, split, part)
-        for number, draft in enumerate(drafts):
-            if isinstance(draft, Problem):
-                results[number] = _refused(number, draft)
-        await self._tasks.reread(book, [task_id(document.name, draft.sample) for _, draft in good])
-        return [results[number] for number in range(len(lines))]
+        number = 0
+        while part := await asyncio.to_thread(lambda: list(islice(rows, TOGETHER))):
+            limit = asyncio.Semaphore(WRITERS)
+            drafts = await asyncio.gather(*(self._drafted(document, schema, split, row, limit) for row in part))
+            numbered = list(enumerate(drafts, start=number))
+            good = [(at, draft) for at, draft in numbered if isinstance(draft, Draft)]
+            results = await self._accept(document.name, schema, good) if good else {}
+            results |= {at: _refused(at, draft) for at, draft in numbered if isinstance(draft, Problem)}
+            await self._tasks.reread(book, [task_id(document.name, draft.sample) for _, draft in good])
+            yield [results[at] for at, _ in numbered]
+            number += len(part)
 
     async def _drafted(
-        self, document: ProjectDocument, schema: Schema, line: bytes, limit: asyncio.Semaphore
+        self,
+        document: ProjectDocument,
+        schema: Schema,
+        split: Split | None,
+        row: Incoming | Problem,
+        limit: asyncio.Semaphore,
     ) -> Draft | Problem:
+        if isinstance(row, Problem):
+            return row
         async with limit:
             try:
-                draft = _draft(document.name, _line(line))
+                draft = _draft(document.name, row, split)
                 schema.check(draft.value)
                 if draft.raw is not None:
                     await asyncio.to_thread(_readable, draft, document)
                     uri = await self._service.blobs.put(draft.content.uri, draft.raw)
-                    return Draft(draft.sample, draft.value, draft.content.model_copy(update={"uri": uri}), None)
+                    return replace(draft, content=draft.content.model_copy(update={"uri": uri}), raw=None)
                 return draft
             except Problem as problem:
                 return problem
 
     async def _accept(
-        self, project: str, schema: Schema, split: Split, part: Sequence[tuple[int, Draft]]
+        self, project: str, schema: Schema, part: Sequence[tuple[int, Draft]]
     ) -> dict[int, dict[str, Any]]:
         async def work(unit: Unit) -> dict[int, dict[str, Any]]:
             await unit.get_many(task_key(task_id(project, draft.sample)) for _, draft in part)
-            return {number: await self._one(project, schema, split, number, draft, unit) for number, draft in part}
+            return {number: await self._one(project, schema, number, draft, unit) for number, draft in part}
 
         return await transact(self._service, work)
 
-    async def _one(
-        self, project: str, schema: Schema, split: Split, number: int, draft: Draft, unit: Unit
-    ) -> dict[str, Any]:
-        now = self._service.clock.now()
+    async def _one(self, project: str, schema: Schema, number: int, draft: Draft, unit: Unit) -> dict[str, Any]:
+        now, split = self._service.clock.now(), draft.split
         key = task_key(task_id(project, draft.sample))
         record = await unit.get(key)
         known = parsed(record) if record else None
@@ -148,38 +118,30 @@ class Imports:
         return _done(number, 201, task)
 
 
-def _line(raw: bytes) -> Line:
-    try:
-        return Line.model_validate(read_json(raw))
-    except ValidationError as error:
-        faults = [
-            Fault(pointer="/" + "/".join(map(str, e["loc"])), code=e["type"], message=e["msg"]) for e in error.errors()
-        ]
-        detail = "; ".join(f"{fault.pointer}: {fault.message}" for fault in faults[:5])
-        raise Problem(422, "invalid", detail, errors=faults) from error
-
-
-def _draft(project: str, line: Line) -> Draft:
-    if line.content is not None and line.sample_id is not None:
-        if not _own_blob(line.content.uri, project):
+def _draft(project: str, row: Incoming, split: Split | None) -> Draft:
+    part = split or SPLITS.get(row.split or "train")
+    if part is None:
+        raise invalid("/split", "unknown", f"A split is one of {', '.join(SPLITS)}, not {row.split!r:.100}.")
+    if row.content is not None:
+        if not SAMPLE_ID.fullmatch(row.sample_id or ""):
+            raise invalid("/sample_id", "pattern", f"{row.sample_id!r:.100} is no sample's id.")
+        if not _own_blob(row.content.uri, project):
             raise invalid("/content/uri", "foreign", "This uri names no content of this project.")
-        return Draft(line.sample_id, line.value, Content(**line.content.model_dump()), None)
-    raw, kind = _content(line)
+        return Draft(row.sample_id or "", row.value, row.content, None, part)
+    raw, kind = _content(row)
     digest = sha256(raw)
-    sample = sample_id(project, line.key or digest)
+    sample = sample_id(project, row.key or digest)
     name = f"samples/{project}/{digest[:2]}/{digest}"
-    if line.key:  # equal content under another name is another sample, and is erased by itself
+    if row.key:  # equal content under another name is another sample, and is erased by itself
         name = f"{name}.{sample.removeprefix('smp_')}"
-    return Draft(sample, line.value, Content(uri=name, sha256=digest, bytes=len(raw), media_type=kind), raw)
+    content = Content(uri=name, sha256=digest, bytes=len(raw), media_type=kind)
+    return Draft(sample, row.value, content, raw, part)
 
 
-def _content(line: Line) -> tuple[bytes, str]:
-    if line.row is not None:
-        return orjson.dumps(line.row, option=orjson.OPT_SORT_KEYS), "application/json"
-    try:
-        return base64.b64decode(line.data or "", validate=True), (line.media_type or "").split(";")[0].strip().lower()
-    except ValueError as error:
-        raise invalid("/data", "base64", f"data is not base64: {error}.") from error
+def _content(row: Incoming) -> tuple[bytes, str]:
+    if row.row is not None:
+        return orjson.dumps(row.row, option=orjson.OPT_SORT_KEYS), "application/json"
+    return row.raw or b"", (row.media_type or "").split(";")[0].strip().lower()
 
 
 def _readable(draft: Draft, document: ProjectDocument) -> None:

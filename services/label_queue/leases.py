@@ -12,7 +12,19 @@ from services.contracts.events import Content, SampleSelected, SampleWithdrawn
 from services.contracts.ids import annotation_id, task_id
 from services.contracts.problem import Problem
 from services.label_queue.consensus import canonical, quorum
-from services.label_queue.tasks import FREE, OPEN, Answer, IllegalMove, Lease, LeaseLost, NotFree, Split, State, Task
+from services.label_queue.tasks import (
+    FREE,
+    OPEN,
+    Answer,
+    IllegalMove,
+    Lease,
+    LeaseLost,
+    NotFree,
+    Reveal,
+    Split,
+    State,
+    Task,
+)
 
 S = State
 HOLDERS = 32  # past leases that a task remembers, for answers that come late
@@ -112,12 +124,13 @@ def submit(
     epoch: int,
     value: Any,
     now: datetime,
-    *,
     seconds: float | None = None,
     schema: int = 1,
-    suggestions: str | None = None,
+    shown: Reveal = "never",
 ) -> tuple[Task, Answer]:
     """The task with the answer in it, and the answer: counted, or a draft if it came too late.
+
+    `shown` is when the annotator sees what the model suggests.
 
     An answer under the task's epoch counts whenever it comes, and so does one under an older epoch as long as no
     label is accepted. Raises LeaseLost for an epoch that the annotator never held, and a 409 for a second answer.
@@ -137,14 +150,47 @@ def submit(
         at=now,
         seconds=seconds,
         schema_version=schema,
-        suggestions=suggestions,
         kind=kind,
+        suggestion=shown,
     )
     kept = (*task.answers, answer)
     if late:
         return task.change(now, answers=kept), answer
     mine = task.lease is not None and task.lease.holder == annotator
     return settle(task.change(now, answers=kept, lease=None if mine else task.lease), now, schema), answer
+
+
+def revise(
+    task: Task, first: str, value: Any, now: datetime, seconds: float | None = None, schema: int = 1
+) -> tuple[Task, Answer]:
+    """The task with a second thought in the place of the counted answer `first`, and that second thought.
+
+    Both answers stay in the record. Raises LeaseLost for an answer that does not count any more, or not by itself.
+    """
+    old = next(answer for answer in task.answers if answer.id == first)
+    name = annotation_id(task.id, old.annotator, old.epoch, first)
+    if (known := next((a for a in task.answers if a.id == name), None)) is not None:
+        return _same(task, known, value)
+    decided = task.withdrawn or task.resolved_by or task.origin == "import"
+    if old.kind != "counted" or task.state == S.RETRACTED or decided:
+        raise LeaseLost("This answer does not decide about the label any more; claim again to give another.")
+    given = {"id": name, "value": value, "at": now, "seconds": seconds, "schema_version": schema, "revises": first}
+    answer = old.model_copy(update=given)
+    kept = [a.model_copy(update={"kind": "revised"}) if a.id == first else a for a in task.answers]
+    after = task.change(now, answers=(*kept, answer))
+    if task.state != S.ACCEPTED:
+        return settle(after, now, schema), answer
+    outcome = quorum([a.value for a in after.counted], task.required)
+    if outcome.verdict == "accepted" and canonical(outcome.value) == canonical(task.value):
+        return after.model_copy(update={"agreement": outcome.agreement}), answer
+    return settle(_taken_back(after, outcome.verdict, now), now, schema), answer
+
+
+def _taken_back(task: Task, verdict: str, now: datetime) -> Task:
+    """An accepted task whose label its answers do not carry any more: open again, under the next epoch."""
+    rest = task.move(S.RETRACTED, now, label_revision=task.label_revision + 1, value=None)
+    rest = requeue(rest, now)
+    return rest.model_copy(update={"state": S.DISPUTED if verdict == "disputed" else rest.waiting})
 
 
 def _same(task: Task, known: Answer, value: Any) -> tuple[Task, Answer]:
@@ -206,9 +252,8 @@ def undo(task: Task, answer: Answer, now: datetime) -> Task:
     if task.state == S.ACCEPTED:
         if verdict == "accepted" or task.resolved_by or task.origin == "import":
             return rest
-        rest = rest.move(S.RETRACTED, now, label_revision=task.label_revision + 1, value=None)
-        rest = requeue(rest, now)
-    elif task.state not in (*FREE, S.DISPUTED):
+        return _taken_back(rest, verdict, now)
+    if task.state not in (*FREE, S.DISPUTED):
         return rest
     return rest.model_copy(update={"state": S.DISPUTED if verdict == "disputed" else rest.waiting})
 

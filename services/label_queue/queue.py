@@ -77,7 +77,7 @@ class Queue:
             after = leases.withdraw(before, event.why, self.now)
             self.tasks.write(after, unit)
             if before.state == State.ACCEPTED and before.split != "gold":
-                unit.emit(facts.retracted(before, after, f"withdrawn: {event.why}"), message, key)
+                unit.emit(facts.retracted(before, f"withdrawn: {event.why}"), message, key)
             elif before.is_open:
                 unit.emit(facts.told(TaskSkipped, after, reason="withdrawn"), message, key)
 

@@ -1,24 +1,26 @@
 """REST of label-queue."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from services.contracts.ids import task_id
 from services.contracts.problem import Problem, invalid, not_found
-from services.label_queue import views
+from services.label_queue import exchange, views
 from services.label_queue.answers import Answers, Submission
 from services.label_queue.claims import Ask, Claims
+from services.label_queue.exports import Exports
 from services.label_queue.imports import Imports
+from services.label_queue.quality import Quality
 from services.label_queue.queue import Queue
 from services.label_queue.schemas import SchemaChange, Schemas, etag
 from services.label_queue.store import Tasks
-from services.label_queue.suggestions import SHOWN_BEFORE
-from services.label_queue.tasks import Split, State
+from services.label_queue.suggestions import SHOWN_BEFORE, reveal
+from services.label_queue.tasks import State, Task
 from services.runtime import http
 from services.runtime.access import Caller, Project, caller_with, needs
 
@@ -27,7 +29,6 @@ Epoch = Annotated[int, Field(ge=1)]
 ByAnnotator = Annotated[Caller, caller_with("annotator")]
 ByReviewer = Annotated[Caller, caller_with("reviewer")]
 CACHED = "private, max-age=31536000, immutable"
-FORMATS = {"jsonl": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
 
 
 class _Body(BaseModel):
@@ -57,11 +58,16 @@ class SkipBody(LeaseBody):
 
 
 class AnswerBody(LeaseBody):
-    """An answer under a lease; `seconds` is how long it took."""
+    """An answer under a lease; `seconds` is how long it took.
+
+    `revises` names an answer of one's own that this takes the place of, as after the suggestion was revealed: both are
+    kept, this one counts.
+    """
 
     value: Any
     schema_version: int | None = None
     seconds: Annotated[float, Field(ge=0, le=86_400)] | None = None
+    revises: Annotated[str, Field(max_length=60)] | None = None
 
 
 class ResolveBody(_Body):
@@ -87,12 +93,14 @@ class Parts:
     answers: Answers
     schemas: Schemas
     imports: Imports
+    exports: Exports
+    quality: Quality
 
 
 def routes(parts: Parts) -> APIRouter:
     """All routes, tied to `parts`."""
     router = APIRouter(route_class=http.StrictRoute)
-    for add in (_leasing, _answering, _reading, _figures, _schemas, _exchange):
+    for add in (_leasing, _answering, _reading, _contents, _measures, _schemas, exchange.routes):
         add(router, parts)
     return router
 
@@ -118,12 +126,13 @@ def _leasing(router: APIRouter, parts: Parts) -> None:
             schema.check(label, pointer=f"/labels/{at}")
         if body.labels and document.suggestions not in SHOWN_BEFORE:
             raise invalid("/labels", "hidden", "This project does not show suggestions before the answer.")
-        claimed = await parts.claims.claim(Ask(project, speaker(caller, body.annotator), body.n, body.labels))
+        who, terms = speaker(caller, body.annotator), (document.quality.gold_share, document.policy.required_labels)
+        claimed = await parts.claims.claim(Ask(project, who, body.n, body.labels, *terms))
         if not claimed:
             book = await parts.tasks.book(project)
             counts = views.stats(book, "")
             return Response(status_code=204, headers={"x-queue": "queued={queued}; leased={leased}".format(**counts)})
-        rows = [views.to_label(task, schema, document) for task in claimed]
+        rows = [views.to_label(task, schema, reveal(document, task, who)) for task in claimed]
         return _json({"tasks": rows})
 
     @router.post("/v1/tasks/{task}:heartbeat")
@@ -149,11 +158,10 @@ def _answering(router: APIRouter, parts: Parts) -> None:
         document = await parts.tasks.service.projects.need(project)
         schema = await parts.schemas.of(document)
         who = speaker(caller, body.annotator)
-        how = {"seconds": body.seconds, "suggestions": views.policy(task, document)}
-        given = Submission(task, who, body.epoch, body.value, schema.version, **how)
+        given = Submission(task, who, body.epoch, body.value, schema.version, body.seconds, body.revises)
         check = schema_check(schema, body)
-        after, answer, new = await parts.answers.submit(project, given, check)
-        return _json(views.answered(after, answer, document), 201 if new else 200)
+        after, answer, new = await parts.answers.submit(document, given, check)
+        return _json(views.answered(after, answer), 201 if new else 200)
 
     @router.delete("/v1/annotations/{annotation}")
     async def undo(
@@ -164,7 +172,7 @@ def _answering(router: APIRouter, parts: Parts) -> None:
         task = await parts.answers.undo(project, annotation, who, others=caller.may("reviewer"))
         schema = await parts.schemas.of(document)
         mine = task.lease is not None and task.lease.holder == who
-        shown = views.to_label(task, schema, document) if mine else None
+        shown = views.to_label(task, schema, reveal(document, task, who)) if mine else None
         return {"id": annotation, "undone": True, "state": task.state, "task": shown}
 
     @router.post("/v1/tasks/{task}:resolve")
@@ -197,47 +205,60 @@ def _reading(router: APIRouter, parts: Parts) -> None:
         await parts.tasks.service.projects.need(project)
         await parts.tasks.refresh(project)
         book = await parts.tasks.book(project)
-        names, more = book.page(_states(state), http.read_cursor(cursor), limit)
-        return http.page([_shown(caller)(task) for task in await parts.tasks.many(names)], more)
+        states, sees_gold = _states(state), caller.may("reviewer")
+        names, more = book.page(states, http.read_cursor(cursor), limit, gold=not sees_gold)
+        found = await parts.tasks.many(names)
+        if sees_gold:
+            hints = await _hints(parts, project, found)
+            return http.page([views.full(task, hints.get(task.id)) for task in found], more)
+        mine = [task for task in await parts.tasks.seen_by(caller.subject, found) if task.state in states]
+        return http.page([views.plain(task) for task in mine], more)
 
     @router.get("/v1/tasks/{task}")
     async def one(project: Project, task: str, caller: Annotated[Caller, caller_with("viewer")]) -> dict[str, Any]:
         await parts.tasks.service.projects.need(project)
-        (found,) = await parts.tasks.many([task]) or [None]
-        if found is None or found.project != project:
+        found = await parts.tasks.many([task])
+        if not caller.may("reviewer"):
+            found = await parts.tasks.seen_by(caller.subject, found)
+        if not found or found[0].project != project:
             raise not_found("task", task)
-        return _shown(caller)(found)
+        if not caller.may("reviewer"):
+            return views.plain(found[0])
+        return views.full(found[0], (await _hints(parts, project, found)).get(task))
 
+    @router.get("/v1/samples/{sample}", dependencies=[needs("viewer")])
+    async def sample_(project: Project, sample: str) -> dict[str, Any]:
+        """The content of a sample that there is a task of; ingest asks for those that never passed it."""
+        found = await parts.tasks.many([task_id(project, sample)])
+        if not found or found[0].content is None or found[0].withdrawn:
+            raise not_found("sample", sample)
+        return {"sample_id": sample, "content": found[0].content.model_dump()}
+
+
+def _contents(router: APIRouter, parts: Parts) -> None:
     @router.get("/v1/tasks/{task}/content")
-    async def content(
-        project: Project, task: str, request: Request, caller: Annotated[Caller, caller_with("annotator")]
-    ) -> Response:
+    async def content(project: Project, task: str, request: Request, caller: ByAnnotator) -> Response:
         """The sample's bytes, wherever the queue runs: an annotator needs no other service to see what is asked."""
         await parts.tasks.service.projects.need(project)
-        (found,) = await parts.tasks.many([task]) or [None]
-        if found is None or found.project != project:
+        found = await parts.tasks.many([task])
+        if not caller.may("reviewer"):
+            found = await parts.tasks.seen_by(caller.subject, found)
+        if not found or found[0].project != project:
             raise not_found("task", task)
-        if found.withdrawn or found.content is None:
+        claim = found[0].content
+        if found[0].withdrawn or claim is None:
             raise Problem(410, "gone", "The sample was withdrawn, and its content with it.")
-        headers = {"etag": f'"{found.content.sha256}"', "cache-control": CACHED, "x-content-type-options": "nosniff"}
+        headers = {"etag": f'"{claim.sha256}"', "cache-control": CACHED, "x-content-type-options": "nosniff"}
         if headers["etag"] in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
         try:
-            raw = await parts.tasks.service.blobs.get(found.content.uri)
+            raw = await parts.tasks.service.blobs.get(claim.uri)
         except KeyError as error:
             raise Problem(410, "gone", "The sample's content is not in the store any more.") from error
-        return Response(raw, headers=headers, media_type=found.content.media_type)
+        return Response(raw, headers=headers, media_type=claim.media_type)
 
 
-def _figures(router: APIRouter, parts: Parts) -> None:
-    @router.get("/v1/annotators")
-    async def annotators(project: Project, caller: ByAnnotator) -> dict[str, Any]:
-        document = await parts.tasks.service.projects.need(project)
-        await parts.tasks.refresh(project)
-        # Annotators see how they fare themselves, reviewers see all.
-        only = None if caller.may("reviewer") else caller.subject
-        return http.page(await views.annotators(parts.tasks, document, only), None)
-
+def _measures(router: APIRouter, parts: Parts) -> None:
     @router.get("/v1/stats", dependencies=[needs("viewer")])
     async def stats(project: Project) -> dict[str, Any]:
         await parts.tasks.service.projects.need(project)
@@ -247,8 +268,13 @@ def _figures(router: APIRouter, parts: Parts) -> None:
     @router.get("/v1/agreement", dependencies=[needs("viewer")])
     async def agreement(project: Project) -> dict[str, Any]:
         document = await parts.tasks.service.projects.need(project)
-        await parts.tasks.refresh(project)
-        return await views.agreed(parts.tasks, document)
+        return (await parts.quality.of(document.name)).agreement
+
+    @router.get("/v1/annotators")
+    async def annotators(project: Project, caller: ByAnnotator) -> dict[str, Any]:
+        await parts.tasks.service.projects.need(project)
+        rows = (await parts.quality.of(project)).annotators
+        return {"items": [row for name, row in rows.items() if caller.may("reviewer") or name == caller.subject]}
 
 
 def _schemas(router: APIRouter, parts: Parts) -> None:
@@ -275,24 +301,10 @@ def _schemas(router: APIRouter, parts: Parts) -> None:
         return _json(shown, 201, headers={"etag": etag(now)})
 
 
-def _exchange(router: APIRouter, parts: Parts) -> None:
-    @router.get("/v1/export", dependencies=[needs("viewer")])
-    async def export(project: Project, form: Annotated[str, Query(alias="format")] = "jsonl") -> Response:
-        document = await parts.tasks.service.projects.need(project)
-        if form not in FORMATS:
-            raise Problem(406, "format", f"There is no export as {form!r}; there is {', '.join(FORMATS)}.")
-        await parts.tasks.refresh(project)
-        chosen: Literal["jsonl", "csv"] = "csv" if form == "csv" else "jsonl"
-        headers = {"content-disposition": f'attachment; filename="{project}-labels.{chosen}"'}
-        rows = views.export(parts.tasks, document, chosen)
-        return StreamingResponse(rows, media_type=FORMATS[chosen], headers=headers)
-
-    @router.post("/v1/import", dependencies=[needs("operator")], status_code=207)
-    async def imported(project: Project, request: Request, split: Split = "train") -> Response:
-        document = await parts.tasks.service.projects.need(project)
-        lines = [line for line in (await request.body()).split(b"\n") if line.strip()]
-        results = await parts.imports.take(document, await parts.schemas.of(document), split, lines)
-        return _json({"results": results}, 207)
+async def _hints(parts: Parts, project: str, tasks: Sequence[Task]) -> Mapping[str, Any]:
+    """Suggested answers, for tasks in dispute."""
+    disputed = any(task.state == State.DISPUTED for task in tasks)
+    return (await parts.quality.of(project)).disputed if disputed else {}
 
 
 def _states(wanted: list[str] | None) -> set[State]:
@@ -300,10 +312,6 @@ def _states(wanted: list[str] | None) -> set[State]:
         return {State(name.upper()) for name in wanted} if wanted else set(State)
     except ValueError as error:
         raise Problem(400, "bad-state", f"The states are {', '.join(State)}.") from error
-
-
-def _shown(caller: Caller) -> Callable[[Any], dict[str, Any]]:
-    return views.full if caller.may("reviewer") else views.plain
 
 
 def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

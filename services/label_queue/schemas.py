@@ -121,7 +121,7 @@ class Schemas:
                 return before
             now = self._service.clock.now()
             after = leases.retract(before, now)
-            unit.emit(facts.retracted(before, after, "the label schema has changed"), guard=task_key(name))
+            unit.emit(facts.retracted(before, "the label schema has changed"), guard=task_key(name))
             if before.split != "train":
                 return after
             after = leases.requeue(after, now)

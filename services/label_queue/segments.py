@@ -92,8 +92,9 @@ class Segments:
 
 
 def _header(raw: Sequence[Any]) -> Header:
-    name, priority, state, revision, label, asked, imported, answers = raw
-    return (name, priority, state, revision, label, asked, imported, answers)
+    name, priority, state, revision, label, asked, imported, answers, *more = raw
+    # Without the last field, of an older version: the record is read.
+    return (name, priority, state, revision, label, asked, imported, answers, more[0] if more else None)
 
 
 def _index(project: str) -> str:

@@ -14,4 +14,7 @@ class LabelQueueSettings(BaseSettings):
     max_leases: int = Field(default=24, ge=1, le=500, description="tasks that one annotator may hold")
     sweep_seconds: float = Field(default=5.0, gt=0, description="between two looks for leases that ran out")
     flush_seconds: float = Field(default=1.0, gt=0, description="how late a closed task may be noted in the segments")
+    quality_seconds: float = Field(default=5.0, ge=0, description="how long a report on the annotators stays good")
+    quality_tasks: int = Field(default=20_000, ge=1, description="the latest answered tasks that reports are made of")
+    read_on_seconds: float = Field(default=0.02, gt=0, description="between two reads of tasks known from headers only")
     refresh_seconds: float = Field(default=1.0, ge=0, description="least time between looks at other replicas' work")

@@ -1,19 +1,27 @@
 """Task records and this replica's books of them: what is read from the store, and kept in step with it."""
 
 import contextlib
+import gc
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any
 
+from services.contracts.events import Event
+from services.contracts.ids import digest
 from services.contracts.problem import not_found
 from services.label_queue.book import Book, header
+from services.label_queue.gold import probe_key
 from services.label_queue.segments import Segments
 from services.label_queue.tasks import Task
 from services.runtime.service import Service, transact
 from services.runtime.unit import Unit
 
 BULK = 1000  # records read at a time
+EAGER = 5000  # tasks that are read before they are worked with; more of them are read meanwhile
+MEANWHILE = 250  # read at a time then, so that nobody waits for long
+MANY = 100_000  # entries from which on the garbage collector is not to look at them again and again
 SEGMENTS_LOCK = "segments"
 
 Move = Callable[[Task, Unit], Task]
@@ -21,6 +29,27 @@ Move = Callable[[Task, Unit], Task]
 
 def task_key(name: str) -> str:
     return f"tsk:{name}"
+
+
+def hold_key(project: str, annotator: str) -> str:
+    """The record of what an annotator has claimed, so that the limit holds over all replicas, and of the gold seen."""
+    return f"hold:{project}:{digest(annotator)}"
+
+
+def people_key(project: str) -> str:
+    """The record of everybody who has ever claimed something."""
+    return f"people:{project}"
+
+
+def record_key(task: Task) -> str:
+    """Where a task, or a probe, is stored."""
+    return probe_key(task.id, task.probe) if task.probe else task_key(task.id)
+
+
+def say(unit: Unit, task: Task, *events: Event) -> None:
+    """Publish with the task's record; of a probe nobody hears."""
+    for event in () if task.probe else events:
+        unit.emit(event, guard=record_key(task))
 
 
 def parsed(record: Any) -> Task:
@@ -45,6 +74,14 @@ class Tasks:
         """Rebuild the books of all projects from the store; at start."""
         for document in self.service.projects.all():
             await self.book(document.name)
+        if sum(len(book.entries) for book in self._books.values()) >= MANY:
+            gc.collect()
+            gc.freeze()
+
+    async def read_on(self) -> None:
+        """Read some of the tasks that are only known from the segments; in the background."""
+        for book in self.books.values():
+            await self.reread(book, book.doubtful(MEANWHILE))
 
     async def book(self, project: str) -> Book:
         """The project's book, rebuilt from its segments when it is first asked for."""
@@ -83,22 +120,31 @@ class Tasks:
         found = await self.service.state.get([task_key(name) for name in names])
         return [parsed(found[task_key(name)].value) for name in names if task_key(name) in found]
 
-    async def read(self, unit: Unit, project: str, name: str) -> Task:
-        """Raises a 404 problem, also for another project's task."""
+    async def seen_by(self, annotator: str, tasks: Sequence[Task]) -> list[Task]:
+        """The same as the annotator may see them: a gold sample only as their own probe, if they have one."""
+        keys = {task.id: probe_key(task.id, annotator) for task in tasks if task.split == "gold"}
+        found = await self.service.state.get(list(keys.values()))
+        mine = {name: parsed(found[key].value) for name, key in keys.items() if key in found}
+        return [mine.get(task.id, task) for task in tasks if task.id not in keys or task.id in mine]
+
+    async def read(self, unit: Unit, project: str, name: str, annotator: str | None = None) -> Task:
+        """The task, as the annotator has it if one is named. Raises a 404 problem, also for another project's task."""
         record = await unit.get(task_key(name))
         if record is None or record["project"] != project:
             raise not_found("task", name)
+        if annotator is not None and record.get("split") == "gold":
+            record = await unit.get(probe_key(name, annotator)) or record
         return parsed(record)
 
     @staticmethod
     def put(task: Task, unit: Unit) -> None:
         """Write a record that this unit has read."""
-        unit.put(task_key(task.id), task.model_dump(mode="json", exclude_defaults=True), guard=True)
+        unit.put(record_key(task), task.model_dump(mode="json", exclude_defaults=True), guard=True)
 
     def write(self, task: Task, unit: Unit) -> None:
         """The same, and the book follows once all of the unit is committed."""
         self.put(task, unit)
-        if book := self._books.get(task.project):
+        if not task.probe and (book := self._books.get(task.project)):
             unit.then(lambda: book.observe(task))
 
     async def queue(self, tasks: Sequence[Task], unit: Unit) -> None:
@@ -110,16 +156,21 @@ class Tasks:
             await self._segments.ready(project)
             self._segments.append(project, [header(task) for task in opened], unit)
 
-    async def change(self, project: str, name: str, move: Move, *, reopens: bool = False) -> tuple[Task, Task]:
-        """The task before and after `move`, which may emit with the unit. Only one that `reopens` may open it."""
+    async def change(
+        self, project: str, name: str, move: Move, *, annotator: str | None = None, reopens: bool = False
+    ) -> tuple[Task, Task]:
+        """The task, as the annotator has it, before and after `move`, which may emit with the unit.
+
+        Only a move that `reopens` may open it.
+        """
         await self.book(project)
 
         async def work(unit: Unit) -> tuple[Task, Task]:
-            before = await self.read(unit, project, name)
+            before = await self.read(unit, project, name, annotator)
             after = move(before, unit)
             if after is not before:
                 self.write(after, unit)
-                if after.is_open and not before.is_open:
+                if after.is_open and not before.is_open and not after.probe:
                     await self.queue([after], unit)
             return before, after
 
@@ -129,7 +180,7 @@ class Tasks:
     async def flush(self) -> None:
         """Note in the segments which tasks are closed, so that the next start need not read them."""
         for project, book in self.books.items():
-            names = list(book.unnoted)[:BULK]
+            names = list(islice(book.unnoted, BULK))
             if not names:
                 continue
             await self._segments.ready(project)
@@ -141,3 +192,15 @@ class Tasks:
     async def _catch_up(self, project: str, book: Book) -> None:
         news = await self._segments.news(project)
         await self.reread(book, [entry[0] for entry in news if book.recall(entry)])
+        if len(book.unread) <= EAGER:
+            await self.reread(book, book.doubtful(EAGER))
+        elif news:
+            await self.reread(book, await self._held(project))
+
+    async def _held(self, project: str) -> list[str]:
+        """The tasks that somebody may have a lease on."""
+        state = self.service.state
+        people = (await state.get([people_key(project)])).get(people_key(project))
+        keys = [hold_key(project, name) for name in people.value["names"]] if people else []
+        holds = (await state.get(keys)).values()
+        return [name for hold in holds for name in hold.value["tasks"] if name not in hold.value.get("gold", ())]

@@ -1,16 +1,28 @@
-"""When an annotator learns what the model thinks: before the answer, after it, or never. Pure."""
+"""Whether an annotator is shown what the model says, and when. Pure.
 
-from typing import Literal
+People who see a suggestion first follow it, wrong ones too. Therefore a share of the tasks is blind in every project:
+what people answer there, beside what they answer elsewhere, tells how much they are swayed.
+"""
 
-from services.contracts.ids import sha256
+from typing import Any
 
-Suggestions = Literal["blind", "reveal_after", "topk", "accept_reject"]
+from services.contracts.projects import ProjectDocument
+from services.label_queue.draws import draw
+from services.label_queue.tasks import Reveal, Task
+
 SHOWN_BEFORE = ("topk", "accept_reject")
 
 
-def policy_of(task: str, wanted: Suggestions, blind_share: float) -> Suggestions:
-    """The project's policy, but `blind` for a share of the tasks: to see what the others' suggestions do to answers.
+def reveal(document: ProjectDocument, task: Task, annotator: str) -> Reveal:
+    """When the annotator may see the task's suggestion; the same for the same two, always.
 
-    Which tasks these are follows from their ids alone, so that it stays so over retries and replicas.
+    A gold sample is blind, so that it looks like one of the share that is blind anyway.
     """
-    return "blind" if int(sha256(f"blind {task}".encode())[:12], 16) < blind_share * 16**12 else wanted
+    if document.suggestions == "blind" or task.probe or draw(task.id, annotator) < document.quality.blind_share:
+        return "never"
+    return "before" if document.suggestions in SHOWN_BEFORE else "after"
+
+
+def suggestion(task: Task) -> dict[str, Any] | None:
+    """What the model says of a sample, if any model has said something."""
+    return task.prelabel.model_dump() if task.prelabel else None

@@ -10,6 +10,7 @@ from services.contracts.events import Content, Top, Trigger
 from services.contracts.problem import Problem
 
 Split = Literal["train", "evaluation", "gold"]
+Reveal = Literal["before", "after", "never"]
 
 
 class State(StrEnum):
@@ -69,7 +70,11 @@ class Lease(_Value):
 
 
 class Answer(_Value):
-    """What one annotator said under one lease. A draft came too late to count; a void one was taken back."""
+    """What one annotator said under one lease.
+
+    A draft came too late to count; a void one was taken back; a revised one gave way to the answer that `revises` it.
+    `suggestion` is when the annotator was shown what the model says: before this answer, after it, or never.
+    """
 
     id: str
     annotator: str
@@ -78,12 +83,16 @@ class Answer(_Value):
     at: AwareDatetime
     seconds: float | None = None
     schema_version: int = 1
-    suggestions: str | None = None  # when the model's opinion was seen: the policy in force for this task
-    kind: Literal["counted", "draft", "void"] = "counted"
+    kind: Literal["counted", "draft", "void", "revised"] = "counted"
+    suggestion: Reveal = "never"
+    revises: str | None = None
 
 
 class Task(_Value):
-    """The question what one sample is, with all that became of it."""
+    """The question what one sample is, with all that became of it.
+
+    A gold sample's task holds the true answer; each annotator who is tested with it gets a copy, a *probe*.
+    """
 
     id: str
     project: str
@@ -117,6 +126,7 @@ class Task(_Value):
     may_return: bool = False
     withdrawn: str | None = None
     noted: bool = False
+    probe: str | None = None
     created_at: AwareDatetime
     changed_at: AwareDatetime
 

@@ -1,54 +1,19 @@
 """What callers are shown of a task: annotators nothing that could sway them, reviewers all."""
 
-import csv
-import io
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 
-from services.contracts.projects import ProjectDocument
-from services.label_queue.annotators import summary
 from services.label_queue.book import Book
-from services.label_queue.consensus import agreement
 from services.label_queue.schemas import Schema
-from services.label_queue.store import Tasks
-from services.label_queue.suggestions import SHOWN_BEFORE, Suggestions, policy_of
-from services.label_queue.tasks import OPEN, Answer, State, Task
-
-BULK = 500  # tasks read at a time for an export
-
-COLUMNS = (
-    "sample_id",
-    "task_id",
-    "value",
-    "label_revision",
-    "split",
-    "origin",
-    "agreement",
-    "annotators",
-    "schema_version",
-    "is_audit",
-    "trigger",
-    "weight",
-    "model_version",
-    "predicted",
-    "uri",
-    "sha256",
-    "media_type",
-    "accepted_at",
-)
+from services.label_queue.suggestions import suggestion
+from services.label_queue.tasks import OPEN, Answer, Reveal, State, Task
 
 
-def policy(task: str, document: ProjectDocument) -> Suggestions:
-    """What the annotator of a task learns of the model's opinion."""
-    return policy_of(task, document.suggestions, document.blind_share)
-
-
-def to_label(task: Task, schema: Schema, document: ProjectDocument) -> dict[str, Any]:
-    """A claimed task. Where the answer is to be given without the suggestion, the suggestion is not in it."""
+def to_label(task: Task, schema: Schema, shown: Reveal) -> dict[str, Any]:
+    """A claimed task; without the field `suggestion` unless it is `shown` before the answer."""
     content = task.content
-    shown = {
+    body = {
         "id": task.id,
         "sample_id": task.sample_id,
         "content": {
@@ -60,9 +25,9 @@ def to_label(task: Task, schema: Schema, document: ProjectDocument) -> dict[str,
         "schema_version": schema.version,
         "lease": lease(task),
     }
-    if policy(task.id, document) in SHOWN_BEFORE:
-        shown["suggestion"] = _suggestion(task)
-    return shown
+    if shown == "before":
+        body["suggestion"] = suggestion(task)
+    return body
 
 
 def lease(task: Task) -> dict[str, Any] | None:
@@ -72,9 +37,9 @@ def lease(task: Task) -> dict[str, Any] | None:
     return {"epoch": task.epoch, "until": task.lease.until.isoformat(), "holder": task.lease.holder}
 
 
-def answered(task: Task, answer: Answer, document: ProjectDocument) -> dict[str, Any]:
-    """What an annotator hears back."""
-    shown = {
+def answered(task: Task, answer: Answer) -> dict[str, Any]:
+    """What an annotator hears back; with the suggestion, unless the task is blind for them."""
+    body = {
         "id": answer.id,
         "task_id": task.id,
         "sample_id": task.sample_id,
@@ -84,15 +49,18 @@ def answered(task: Task, answer: Answer, document: ProjectDocument) -> dict[str,
         "state": task.state.value,
         "label_revision": task.label_revision,
     }
-    if policy(task.id, document) != "blind":
-        shown["suggestion"] = _suggestion(task)
-    return shown
+    if answer.revises:
+        body["revises"] = answer.revises
+    if answer.suggestion != "never":
+        body["suggestion"] = suggestion(task)
+    return body
 
 
-def full(task: Task) -> dict[str, Any]:
-    """All of it, for reviewers."""
+def full(task: Task, suggested: Any = None) -> dict[str, Any]:
+    """All of it, for reviewers; with the answer that is `suggested` to them when the annotators disagree."""
     shown = task.model_dump(mode="json", exclude={"lease", "holders", "noted", "rounds", "asked", "required"})
-    return {**shown, "required_labels": task.required, "lease": lease(task)}
+    more = {"suggested_answer": suggested} if suggested else {}
+    return {**shown, "required_labels": task.required, "lease": lease(task), **more}
 
 
 def plain(task: Task) -> dict[str, Any]:
@@ -113,7 +81,10 @@ def plain(task: Task) -> dict[str, Any]:
 
 
 def stats(book: Book, active: str) -> dict[str, Any]:
-    """Counts by state; `asked` is every sample that was ever queued, `queued` what is free for somebody now."""
+    """Counts by state; `asked` is every sample that was ever queued, `queued` what is free for somebody now.
+
+    After a start with very many tasks, `unread` of them are counted as they were noted last, until they are read.
+    """
     by_class = {str(orjson.loads(label)): count for label, count in sorted(book.classes.items()) if count}
     return {
         "queued": book.states[State.QUEUED] + book.states[State.LABELED],
@@ -126,80 +97,8 @@ def stats(book: Book, active: str) -> dict[str, Any]:
         "open": sum(book.states[state] for state in OPEN),
         "asked": book.asked,
         "imported": book.imported,
+        "gold": len(book.gold),
+        "unread": len(book.unread),
         "by_class": by_class,
         "model_version": active,
     }
-
-
-async def agreed(tasks: Tasks, document: ProjectDocument) -> dict[str, Any]:
-    """Agreement over all tasks that more than one annotator has answered."""
-    book = await tasks.book(document.name)
-    names = [entry.id for entry in book.entries.values() if entry.answers > 1]
-    found: list[dict[str, Any]] = []
-    for start in range(0, len(names), BULK):
-        rows = await tasks.many(names[start : start + BULK])
-        found += [{answer.annotator: answer.value for answer in task.counted} for task in rows]
-    return {"tasks": len(found), **agreement(found)}
-
-
-async def annotators(tasks: Tasks, document: ProjectDocument, only: str | None) -> list[dict[str, Any]]:
-    """How annotators fare, over all tasks that were answered."""
-    book = await tasks.book(document.name)
-    names = [entry.id for entry in book.entries.values() if entry.answers]
-    found: list[Task] = []
-    for start in range(0, len(names), BULK):
-        found += await tasks.many(names[start : start + BULK])
-    return summary(found, only)
-
-
-async def export(tasks: Tasks, document: ProjectDocument, form: Literal["jsonl", "csv"]) -> AsyncIterator[bytes]:
-    """Every accepted label, in the order of task ids, a bulk at a time."""
-    book = await tasks.book(document.name)
-    if form == "csv":
-        yield _csv([COLUMNS])
-    after: str | None = None
-    while True:
-        names, more = book.page([State.ACCEPTED], after, BULK)
-        rows = [_row(task) for task in await tasks.many(names) if task.state == State.ACCEPTED]
-        if rows and form == "csv":
-            yield _csv([[row[name] for name in COLUMNS] for row in rows])
-        elif rows:
-            yield b"".join(orjson.dumps(row) + b"\n" for row in rows)
-        if more is None:
-            return
-        after = more
-
-
-def _row(task: Task) -> dict[str, Any]:
-    content = task.content
-    facts = (
-        task.sample_id,
-        task.id,
-        task.value,
-        task.label_revision,
-        task.split,
-        task.origin,
-        task.agreement,
-        max(1, len(task.counted)),
-        task.schema_version,
-        task.is_audit,
-        task.trigger,
-        task.weight,
-        task.model_version,
-        task.prelabel.label if task.prelabel else None,
-        content.uri if content else None,
-        content.sha256 if content else None,
-        content.media_type if content else None,
-        task.changed_at.isoformat(),
-    )
-    return dict(zip(COLUMNS, facts, strict=True))
-
-
-def _csv(rows: Sequence[Sequence[Any]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
-
-
-def _suggestion(task: Task) -> dict[str, Any] | None:
-    return task.prelabel.model_dump() if task.prelabel else None

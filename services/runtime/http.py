@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.contracts.ids import digest, sha256
@@ -221,6 +222,10 @@ def install(app: FastAPI, max_body: int) -> None:
     @app.exception_handler(Retry)
     async def unavailable(request: Request, error: Retry) -> Response:
         return problem_response(request, Problem(503, "unavailable", str(error), headers={"retry-after": "1"}))
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=499)  # nobody reads it, and nothing is wrong here
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:

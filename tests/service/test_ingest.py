@@ -459,3 +459,18 @@ async def test_sensors_send_by_mqtt_and_what_is_no_sample_is_shelved(tmp_path: P
         letters = (await running.call("GET", "/v1/deadletters")).json()["items"]
         kept = {letter["topic"]: await running.blobs.get(letter["event"]["content"]["uri"]) for letter in letters}
         assert kept == bad
+
+
+async def test_content_of_a_sample_that_came_with_its_label_is_shown_too(tmp_path: Path) -> None:
+    def queue(path: str, params: Any) -> Any:
+        if path != "v1/samples/smp_gold":
+            raise KeyError(path)
+        kept = {"uri": "blob:samples/default/a/b", "sha256": "0" * 64, "bytes": 3, "media_type": "image/png"}
+        return {"sample_id": "smp_gold", "content": kept}
+
+    async with started(create, tmp_path, peers={"label-queue": queue}) as running:
+        await running.deliver(await project(running.blobs))
+        await running.blobs.put("samples/default/a/b", b"png")
+        shown = await running.call("GET", "/v1/samples/smp_gold/content", "annotator")
+        assert (shown.status_code, shown.content, shown.headers["content-type"]) == (200, b"png", "image/png")
+        assert (await running.call("GET", "/v1/samples/smp_other/content", "annotator")).status_code == 404

@@ -11,7 +11,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from services.contracts.events import Content, SampleSelected
 from services.contracts.problem import Problem
 from services.label_queue import leases
-from services.label_queue.consensus import agreement, quorum
+from services.label_queue.agreement import agreement
+from services.label_queue.consensus import quorum
 from services.label_queue.tasks import FREE, MOVES, OPEN, IllegalMove, LeaseLost, NotFree, State, Task
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -321,6 +322,15 @@ class Life(RuleBasedStateMachine):
     def resolve(self) -> None:
         if after := self.attempt(lambda: leases.resolve(self.task, "rev", "x", self.now, 1)):
             self.becomes(after)
+
+    @rule(pick=st.randoms(use_true_random=False), value=st.sampled_from("xy"))
+    def revise(self, pick: Any, value: str) -> None:
+        if self.task.answers:
+            first = pick.choice(self.task.answers)
+            if done := self.attempt(lambda: leases.revise(self.task, first.id, value, self.now)):
+                after, answer = done
+                assert (first.kind, answer.revises) == ("counted", first.id) or after is self.task
+                self.becomes(after)
 
     @invariant()
     def sound(self) -> None:

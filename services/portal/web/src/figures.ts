@@ -25,7 +25,7 @@ export interface Gate {
 }
 export interface Model {
   version: string;
-  state: "ACTIVE" | "PREVIOUS" | "ARCHIVED" | "REJECTED" | "CANDIDATE";
+  state: "ACTIVE" | "PREVIOUS" | "ARCHIVED" | "REJECTED" | "CANDIDATE" | "SHADOW";
   created_at: string;
   lineage: { run: string | null; snapshot?: string; base?: string | null; by?: string };
   metrics: { accuracy: number; per_class: Record<string, { n: number; recall: number | null }> } | null;
@@ -62,20 +62,17 @@ export interface Selection {
 export interface Share {
   n: number;
   share: number | null;
-  low: number | null;
-  high: number | null;
+  interval: [number, number] | null;
 }
 export interface Annotator {
   annotator: string;
   answers: number;
-  taken_back: number;
-  changed: number;
+  revised: number;
   median_seconds: number | null;
-  last_answer_at: string | null;
+  gold: Share;
   agreement: Share;
-  like_model_shown: Share;
-  like_model_blind: Share;
-  gap: { difference: number; low: number; high: number } | null;
+  reliability: number | null;
+  blind_gap: { shown: Share; blind: Share; gap: number | null; interval: [number, number] | null };
 }
 export interface Page<T> {
   items: T[];

@@ -282,9 +282,9 @@ export function decide(change: boolean): void {
     return;
   }
   const one = open.item.task;
-  outbox.add({ ...of(one), kind: "undo", annotation: open.item.annotation ?? "" });
   const value = open.suggestion.label;
-  const entry = outbox.add({ ...of(one), epoch: 0, kind: "answer", value, schema: one.schema_version });
+  const revises = open.item.annotation ?? undefined;
+  const entry = outbox.add({ ...of(one), kind: "answer", value, schema: one.schema_version, revises });
   const changed: Done = { ...open.item, value, entry, annotation: null, fate: "sending", words: "being changed" };
   done.value = done.value.map((other) => (other === open.item ? changed : other));
   news.value = `Changed to ${value}.`;

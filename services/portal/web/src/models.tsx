@@ -12,6 +12,7 @@ const WORDS: Record<Model["state"], string> = {
   ARCHIVED: "served once",
   REJECTED: "refused by the gate",
   CANDIDATE: "candidate",
+  SHADOW: "beside it, unused",
 };
 
 export function Models() {

@@ -19,6 +19,7 @@ export interface Entry {
   reason?: string;
   schema?: number;
   seconds?: number;
+  revises?: string; // the answer that this one takes the place of; both stay on record
   annotation?: string; // of an undo; empty: that of the answer before it
   after?: number; // not before this time (ms): a skip can be taken back until then
 }
@@ -177,7 +178,7 @@ async function attempt(entry: Entry): Promise<Outcome> {
   const headers = { "idempotency-key": entry.key };
   const task = `/api/label-queue/v1/tasks/${entry.task}`;
   if (entry.kind === "answer") {
-    const body = { epoch: entry.epoch, value: entry.value, schema_version: entry.schema, seconds: entry.seconds };
+    const body = { epoch: entry.epoch, value: entry.value, schema_version: entry.schema, seconds: entry.seconds, revises: entry.revises };
     const answer = await call(`${task}/annotations`, { method: "POST", body, query, headers });
     const said = (await answer.json()) as { id: string; suggestion?: Suggestion | null };
     return { entry, annotation: said.id, suggestion: said.suggestion };

@@ -2,7 +2,7 @@
 import { get } from "./api";
 import { Figure } from "./charts";
 import type { Annotator, Page, Share } from "./figures";
-import { age, percent, useLive, Waiting } from "./parts";
+import { percent, useLive, Waiting } from "./parts";
 import { may } from "./session";
 
 const shown = (one: Share) => (one.share === null ? "–" : `${percent(one.share, 0)} of ${one.n}`);
@@ -11,17 +11,18 @@ export function People() {
   const loaded = useLive(() => get<Page<Annotator>>("/api/label-queue/v1/annotators"), 2000, /^label/);
   if (!loaded.value) return <div class="page"><h1>People</h1><Waiting of={loaded} what="The figures" /></div>;
   const rows = loaded.value.items;
-  const columns = ["who", "answers", "median s", "changed", "like others", "like the model, told", "like the model, blind", "told − blind", "last"];
+  const columns = ["who", "answers", "median s", "revised", "gold", "like others", "reliability", "like the model, told", "like the model, blind", "told − blind"];
   const cells = rows.map((one) => [
     one.annotator,
     one.answers,
     one.median_seconds,
-    one.changed,
+    one.revised,
+    shown(one.gold),
     shown(one.agreement),
-    shown(one.like_model_shown),
-    shown(one.like_model_blind),
-    one.gap ? `${percent(one.gap.difference, 0)} (${percent(one.gap.low, 0)} to ${percent(one.gap.high, 0)})` : "–",
-    one.last_answer_at ? `${age(one.last_answer_at)} ago` : "–",
+    one.reliability === null ? "–" : percent(one.reliability, 0),
+    shown(one.blind_gap.shown),
+    shown(one.blind_gap.blind),
+    one.blind_gap.gap === null ? "–" : `${percent(one.blind_gap.gap, 0)} (${one.blind_gap.interval!.map((end) => percent(end, 0)).join(" to ")})`,
   ]);
   return (
     <div class="page">

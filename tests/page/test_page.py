@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from labels.looking import AXE, DELAY, OUT, ROOT, World, until
+from page.looking import AXE, DELAY, OUT, ROOT, World, until
 from PIL import Image
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.labels, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.page, pytest.mark.timeout(300)]
 
 VIEWS = {
     "label": ("/label", "waiting"),
@@ -158,8 +158,9 @@ async def test_the_model_speaks_after_the_answer_and_both_are_on_record(world: W
         await page.keyboard.press("n")
         await saved(page)
     record = await world.task("learning", task or "")
-    assert [(one["value"], one["kind"]) for one in record["answers"]] == [(other, "void"), (prelabel, "counted")]
-    assert record["answers"][0]["suggestions"] == "reveal_after"
+    assert [(one["value"], one["kind"]) for one in record["answers"]] == [(other, "revised"), (prelabel, "counted")]
+    assert record["answers"][1]["revises"] == record["answers"][0]["id"]
+    assert record["answers"][0]["suggestion"] == "after"
     assert claims
     assert not any("suggestion" in claim or "prelabel" in claim for claim in claims)
 

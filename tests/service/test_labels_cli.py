@@ -1,0 +1,165 @@
+"""`halfsure tasks`, `export`, `import` and `annotators` against a label-queue that answers on a port."""
+
+import asyncio
+import base64
+import contextlib
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from conftest import TOKENS, Running, started
+from crowd import LABELS, claim, project, selected, submit
+from PIL import Image
+
+from services.label_queue.app import create
+
+
+def free_port() -> int:
+    """Below the range that the kernel hands out."""
+    for port in range(17_000, 18_000):
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
+
+
+Finished = subprocess.CompletedProcess[bytes]
+
+
+class Cli:
+    """The command, as a user runs it, beside a queue in this process."""
+
+    def __init__(self, queue: Running, port: int, folder: Path) -> None:
+        self.queue = queue
+        self._port = port
+        self.folder = folder
+
+    async def __call__(
+        self, *arguments: str, role: str = "operator", code: int = 0
+    ) -> subprocess.CompletedProcess[bytes]:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("HALFSURE_")}
+        environment |= {
+            "HALFSURE_PORTS__LABEL_QUEUE": str(self._port),
+            "HALFSURE_TOKEN": TOKENS[role],
+            "HALFSURE_HOME": str(self.folder / "home"),
+            "COLUMNS": "200",
+        }
+        command = [sys.executable, "-m", "services.cli.main", *arguments]
+        done = await asyncio.to_thread(
+            subprocess.run, command, capture_output=True, env=environment, cwd=self.folder, check=False
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    async def json(self, *arguments: str, **more: Any) -> Any:
+        return json.loads((await self(*arguments, "--json", **more)).stdout)
+
+
+@pytest.fixture
+async def cli(tmp_path: Path) -> AsyncIterator[Cli]:
+    async with started(create, tmp_path) as running:
+        await running.deliver(project())
+        port = free_port()
+        server = uvicorn.Server(uvicorn.Config(running.service.api, port=port, lifespan="off", log_level="warning"))
+        serving = asyncio.create_task(server.serve())
+        try:
+            yield Cli(running, port, tmp_path)
+        finally:
+            server.should_exit = True
+            await serving
+
+
+def line(shade: int, value: str) -> str:
+    file = io.BytesIO()
+    Image.new("L", (4, 4), shade).save(file, "PNG")
+    data = base64.b64encode(file.getvalue()).decode()
+    return json.dumps({"data": data, "media_type": "image/png", "value": value}) + "\n"
+
+
+def _folder(parent: Path, name: str) -> Path:
+    folder = parent / f"other-{name}"
+    folder.mkdir()
+    return folder
+
+
+async def test_labels_drained_by_the_api_and_by_a_file_end_alike(cli: Cli) -> None:
+    """Row 0.3: the same samples, labelled over REST here, exported, imported there: the same end."""
+    source = cli.folder / "source.jsonl"
+    source.write_text("".join(line(shade, LABELS[shade % 3]) for shade in range(30)))
+    told = await cli.json("import", str(source))
+    assert told == {"new": 30, "known": 0, "refused": 0, "results": []}
+    for form, name in (
+        ("jsonl", "a.jsonl"),
+        ("csv", "a.csv"),
+        ("coco", "a.json"),
+        ("yolo", "a.zip"),
+        ("parquet", "a.parquet"),
+    ):
+        told = await cli.json("export", name, "--format", form)
+        assert (told["labels"], told["format"]) == (30, form)
+        assert (cli.folder / name).stat().st_size == told["bytes"]
+        other = _folder(cli.folder, form)
+        async with started(create, other, peers={}) as empty:
+            await empty.deliver(project())
+            empty.blobs.contents |= cli.queue.blobs.contents
+            raw = (cli.folder / name).read_bytes()
+            answer = await empty.call("POST", f"/v1/import?format={form}", "operator", content=raw)
+            assert {row["status"] for row in answer.json()["results"]} == {201}, answer.text
+            there = (await empty.call("GET", "/v1/stats")).json()
+            here = (await cli.queue.call("GET", "/v1/stats")).json()
+            assert there == here
+    assert (await cli.json("import", "a.csv"))["known"] == 30
+
+
+async def test_an_export_is_whole_or_not_there(cli: Cli) -> None:
+    (cli.folder / "source.jsonl").write_text(line(1, "cat"))
+    await cli("import", "source.jsonl")
+    told = await cli.json("export", "one.jsonl")
+    (cli.folder / "more.jsonl").write_text(line(2, "dog"))
+    await cli("import", "more.jsonl")
+    refused = await cli("export", "two.jsonl", "--revision", told["etag"], code=1)
+    assert b"by now" in refused.stderr
+    assert not list(cli.folder.glob("*two*"))
+    refused = await cli("export", "two.voc", "--format", "voc", code=1)
+    assert b"jsonl, csv" in refused.stderr
+    whole = await cli("export", "-")
+    assert len(whole.stdout.splitlines()) == 2
+
+
+async def test_a_bad_row_is_told_with_its_number_and_its_reason(cli: Cli) -> None:
+    rows = [line(shade % 256, "cat") for shade in range(1100)]
+    rows[1050] = line(3, "cow")
+    (cli.folder / "rows.jsonl").write_text("".join(rows))
+    done = await cli("import", "rows.jsonl", code=1)
+    assert b"row 1051: 'cow' is none of the labels" in done.stderr.replace(b"\n", b" ")
+    told = await cli.json("import", "rows.jsonl", "--split", "train", code=1)
+    assert (told["refused"], told["results"][0]["line"]) == (1, 1050)
+    assert (await cli("import", "rows.jsonl", role="reviewer", code=1)).stderr
+
+
+async def test_tasks_and_annotators_show_what_the_api_says(cli: Cli) -> None:
+    await cli.queue.deliver_batch([selected(f"smp_{number}", required_labels=2) for number in range(4)])
+    for who, value in (("ann", "cat"), ("bob", "dog"), ("[red]cyd", "owl")):
+        for task in await claim(cli.queue, 3, who):
+            await submit(cli.queue, task, value, who, seconds=1.5)
+    told = await cli.json("tasks", "--state", "disputed", "--limit", "2", role="reviewer")
+    assert told["stats"]["disputed"] == 3
+    assert [row["state"] for row in told["tasks"]] == ["DISPUTED"] * 2
+    assert set(told["tasks"][0]["suggested_answer"]) == {"value", "confidence"}
+    text = (await cli("tasks", "--state", "disputed", role="reviewer")).stdout.decode()
+    assert "disputed 3" in text
+    assert "cat, dog, owl" in text
+    told = await cli.json("annotators", role="reviewer")
+    assert [row["annotator"] for row in told["annotators"]] == ["[red]cyd", "ann", "bob"]
+    assert told["agreement"]["tasks"] == 3
+    text = (await cli("annotators", role="reviewer")).stdout.decode()
+    assert "[red]cyd" in text
+    assert "Krippendorff" in text
