@@ -78,7 +78,7 @@ async def _waiting(world: World, data: Dataset) -> None:
     async def asked() -> bool:
         return (await rest.get("label-queue", "/v1/stats"))["queued"] >= 400
 
-    await wait_until(asked, 90)
+    await wait_until(asked, 180)
     await rest.close()
 
 
@@ -105,7 +105,7 @@ async def _learning(world: World, data: Dataset) -> None:
         models = (await rest.get("retrain-trigger", "/v1/models"))["items"]
         return len(models) >= 2 and (await rest.get("label-queue", "/v1/stats"))["queued"] >= 10
 
-    await wait_until(ready, 120)
+    await wait_until(ready, 240)
     await rest.close()
 
 
