@@ -45,7 +45,7 @@ export function keysOf(action: Action): readonly string[] {
 export function shown(key: string): string {
   const names: Record<string, string> = {
     " ": "Space",
-    Backspace: "⌫",
+    Backspace: "Bksp",
     ArrowLeft: "←",
     ArrowRight: "→",
     Enter: "⏎",

@@ -169,6 +169,9 @@ function Single() {
             ))}
           </ol>
         )}
+        {mode.value === "binary" && !asked ? (
+          <p class="quiet">There is no suggestion to say yes or no to: this sample is blind, or the project tells what the model thinks after the answer.</p>
+        ) : null}
         <div class="aside">
           <button type="button" onClick={() => act("skip")}>
             Skip <Key>{choice.value.on ? shown(keysOf("skip")[0] ?? "") : ""}</Key>
