@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.set-up
 # The environment of the libraries that selection is measured beside.
 BENCH  := .venv-bench
 # The services of all profiles, by app id: each is an image of its own.
-SERVICES := ingest infer select-uncertain label-queue retrain-trigger uplink
+SERVICES := ingest infer select-uncertain label-queue retrain-trigger uplink portal
 # Where the images come from, in deploy/k8s too; `docker` or `podman` builds them, or the one-node cluster's tool.
 TAG    := dev
 BUILD  := docker build
@@ -26,6 +26,7 @@ PYTEST := $(BIN)/python -m pytest
 .PHONY: help setup demo smoke test test-queue test-profiles test-k8s test-tilt tilt images check bench up down doctor lock clean
 .PHONY: help setup demo smoke test test-queue test-profiles test-edge test-traces test-sources test-k8s test-tilt \
   tilt images check bench bench-selection up down doctor lock clean
+.PHONY: help setup demo smoke test test-labels test-page test-queue test-profiles test-k8s test-tilt web tilt images check bench up down doctor lock clean
 
 help: ## Show what there is to do
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +65,18 @@ test-traces: setup ## Follow samples through the real stack into a collector of 
 test-sources: setup ## Read cameras, recordings and OPC UA servers, the RTSP server of Debian's GStreamer with them
 	HALFSURE_REQUIRE_RTSP=1 HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/sources tests/service/test_sources.py \
 	  tests/service/test_ingest_command.py
+test-labels: test-page test-queue ## The page in a real browser, and the queue with many; report and screenshots in out/labels
+
+test-page: setup ## Label in a real browser in front of a whole stack (about four minutes)
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y --no-install-recommends chromium; } || \
+	  { echo "make test-page needs chromium: apt install chromium"; exit 1; }
+	@command -v npm >/dev/null || { echo "make test-page needs Node 20 or newer, for axe-core and to build the page again"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/browser.txt
+	@cd services/portal/web && npm ci --silent --no-audit --no-fund
+	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/contract/test_page.py tests/page -s
+
+web: ## Build the page again into services/portal/static, which is committed (needs Node 20 or newer)
+	@cd services/portal/web && npm ci --silent --no-audit --no-fund && npm run --silent check && npm run --silent build
 
 test-queue: setup ## Claims with a million tasks, and 64 annotators under kills (about 10 minutes; out/labels/report.json)
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/crowds -s
@@ -118,6 +131,10 @@ lock: ## Pin all packages anew, with hashes and no download addresses
 	  --custom-compile-command "make lock" --output-file requirements/bench.txt
 	@# What goes into each service's image: a part of the same lock, never another version. Images take wheels alone, but
 	@# for what the device SDK of uplink needs: its paho-mqtt exists as source (pure Python) only.
+	uv pip compile --group browser --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-annotate --upgrade --quiet \
+	  --custom-compile-command "make lock" --output-file requirements/browser.txt
+	@# What goes into each service's image: a part of the same lock, never another version.
 	@for service in $(SERVICES); do echo "requirements/$$service.txt"; \
 	  uv pip compile pyproject.toml --universal --python-version 3.11 --extra $$service --extra azure --extra otel \
 	    --constraint $(LOCK) --generate-hashes --no-emit-index-url --no-annotate --quiet \

@@ -13,7 +13,7 @@ from services.cli.settings import default_root
 ROOT = default_root()
 HERE = Path(__file__).parent / "k8s"
 OVERLAYS = ROOT / "deploy" / "k8s" / "overlays"
-SERVICES = ("ingest", "infer", "select-uncertain", "label-queue", "retrain-trigger", "uplink")
+SERVICES = ("ingest", "infer", "select-uncertain", "label-queue", "retrain-trigger", "uplink", "portal")
 TAG = "dev"
 # A busy injector is passed over, and a pod then has no sidecar: Dapr's operator ends such a pod, and the next has one.
 WATCHED = ("--set", "dapr_operator.watchInterval=15s")

@@ -34,6 +34,10 @@ def announce(console: Console, urls: Mapping[str, str], token: str, home: str) -
     for app_id, url in urls.items():
         console.print(f"  {app_id:<18}{url}")
     console.print()
+    if "portal" in urls:
+        console.print("Label, watch and decide in your browser (the token is in the address; the page hides it):")
+        console.print(f"  [bold]{urls['portal']}/?token={token}[/]", soft_wrap=True, highlight=False)
+        console.print()
     if urls:
         first = next(iter(urls.values()))
         console.print("Every route but the health ones needs the token:")

@@ -10,6 +10,7 @@ from services.cli.commands import (
     ingest,
     iotedge,
     k8s,
+    label,
     labels,
     logs,
     loop,
@@ -21,7 +22,7 @@ from services.cli.terminal import app, fail
 
 __all__ = ["app", "main"]
 
-_PARTS = (stack, loop, smoke, ingest, labels, exchange, logs, environment, doctor, check, k8s, iotedge)
+_PARTS = (stack, label, loop, smoke, ingest, labels, exchange, logs, environment, doctor, check, k8s, iotedge)
 
 
 def main() -> None:

@@ -46,10 +46,13 @@ PROFILES: Mapping[Profile, tuple[Place, ...]] = {
             "cloud",
             "azure",
             ("servicebus", "postgres", "azurite"),
-            apps=("label-queue", "retrain-trigger"),
+            apps=("label-queue", "retrain-trigger", "portal"),
             siteid="cloud",
             # What nobody asks about stays at the site, so there is no pool to learn from in the cloud.
-            settings={"HALFSURE_RETRAIN_TRIGGER_POOL_MOST": "0"},
+            settings={
+                "HALFSURE_RETRAIN_TRIGGER_POOL_MOST": "0",
+                "HALFSURE_PORTAL_SERVICES": '["label-queue", "retrain-trigger"]',
+            },
         ),
         Place(
             "device",

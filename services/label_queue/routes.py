@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.contracts.ids import task_id
@@ -28,6 +28,7 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 Epoch = Annotated[int, Field(ge=1)]
 ByAnnotator = Annotated[Caller, caller_with("annotator")]
 ByReviewer = Annotated[Caller, caller_with("reviewer")]
+CACHED = "private, max-age=31536000, immutable"
 
 
 class _Body(BaseModel):
@@ -99,7 +100,7 @@ class Parts:
 def routes(parts: Parts) -> APIRouter:
     """All routes, tied to `parts`."""
     router = APIRouter(route_class=http.StrictRoute)
-    for add in (_leasing, _answering, _reading, _measures, _schemas, exchange.routes):
+    for add in (_leasing, _answering, _reading, _contents, _measures, _schemas, exchange.routes):
         add(router, parts)
     return router
 
@@ -233,14 +234,37 @@ def _reading(router: APIRouter, parts: Parts) -> None:
             raise not_found("sample", sample)
         return {"sample_id": sample, "content": found[0].content.model_dump()}
 
+
+def _contents(router: APIRouter, parts: Parts) -> None:
+    @router.get("/v1/tasks/{task}/content")
+    async def content(project: Project, task: str, request: Request, caller: ByAnnotator) -> Response:
+        """The sample's bytes, wherever the queue runs: an annotator needs no other service to see what is asked."""
+        await parts.tasks.service.projects.need(project)
+        found = await parts.tasks.many([task])
+        if not caller.may("reviewer"):
+            found = await parts.tasks.seen_by(caller.subject, found)
+        if not found or found[0].project != project:
+            raise not_found("task", task)
+        claim = found[0].content
+        if found[0].withdrawn or claim is None:
+            raise Problem(410, "gone", "The sample was withdrawn, and its content with it.")
+        headers = {"etag": f'"{claim.sha256}"', "cache-control": CACHED, "x-content-type-options": "nosniff"}
+        if headers["etag"] in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        try:
+            raw = await parts.tasks.service.blobs.get(claim.uri)
+        except KeyError as error:
+            raise Problem(410, "gone", "The sample's content is not in the store any more.") from error
+        return Response(raw, headers=headers, media_type=claim.media_type)
+
+
+def _measures(router: APIRouter, parts: Parts) -> None:
     @router.get("/v1/stats", dependencies=[needs("viewer")])
     async def stats(project: Project) -> dict[str, Any]:
         await parts.tasks.service.projects.need(project)
         await parts.tasks.refresh(project)
         return views.stats(await parts.tasks.book(project), await parts.queue.active_version(project))
 
-
-def _measures(router: APIRouter, parts: Parts) -> None:
     @router.get("/v1/agreement", dependencies=[needs("viewer")])
     async def agreement(project: Project) -> dict[str, Any]:
         document = await parts.tasks.service.projects.need(project)

@@ -9,7 +9,8 @@ from services.runtime import telemetry, tracing
 from services.runtime.dapr_ports import connect_dapr
 from services.runtime.settings import RuntimeSettings
 
-USAGE = "usage: python -m services.runtime APP-ID   (ingest, infer, select-uncertain, label-queue, retrain-trigger)"
+APPS = "ingest, infer, select-uncertain, label-queue, retrain-trigger, portal, uplink"
+USAGE = f"usage: python -m services.runtime APP-ID   ({APPS})"
 
 
 def main(arguments: list[str]) -> int:

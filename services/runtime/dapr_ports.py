@@ -1,7 +1,8 @@
 """The ports over Dapr: state and bulk publish by gRPC to the sidecar, peers by service invocation."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx2
@@ -16,12 +17,13 @@ from grpc import StatusCode
 from grpc.aio import AioRpcError
 
 from services.contracts.envelope import CONTENT_TYPE
+from services.contracts.problem import MEDIA_TYPE
 from services.runtime import tracing
 from services.runtime.blobs import AzureBlobs, blob_store
 from services.runtime.errors import Conflict, Unavailable
 from services.runtime.jobs import DaprJobs
 from services.runtime.memory import SystemClock
-from services.runtime.ports import CREATE, Entry, Op, Outgoing, Ports, Put
+from services.runtime.ports import CREATE, Answer, Call, Entry, Op, Outgoing, Ports, Put
 from services.runtime.settings import RuntimeSettings
 from services.runtime.workflow import DaprWorkflows
 
@@ -189,12 +191,16 @@ def _chunks(outgoing: Sequence[Outgoing], most: int, headers: int) -> list[list[
 
 
 class DaprPeers:
-    """GET of the other services through the sidecar's service invocation."""
+    """The other services through the sidecar's service invocation."""
 
     def __init__(self) -> None:
-        headers = {"dapr-api-token": dapr_settings.DAPR_API_TOKEN} if dapr_settings.DAPR_API_TOKEN else {}
+        token = dapr_settings.DAPR_API_TOKEN
+        self._headers = {"dapr-api-token": token} if token else {}
         endpoint = dapr_settings.DAPR_HTTP_ENDPOINT or f"http://127.0.0.1:{dapr_settings.DAPR_HTTP_PORT}"
-        self._http = httpx2.AsyncClient(base_url=f"{endpoint}/v1.0/invoke", headers=headers, timeout=10)
+        self._base = httpx2.URL(f"{endpoint}/v1.0/invoke")
+        self._http = httpx2.AsyncClient(
+            base_url=self._base, headers=self._headers, timeout=10, limits=httpx2.Limits(max_connections=None)
+        )
 
     async def get(self, app_id: str, path: str, params: Mapping[str, str]) -> Any:
         try:
@@ -208,6 +214,26 @@ class DaprPeers:
         if answer.status_code >= 400:
             raise Unavailable(f"{app_id} answered {answer.status_code} to GET {path}")
         return answer.json()
+
+    @asynccontextmanager
+    async def call(self, app_id: str, call: Call) -> AsyncIterator[Answer]:
+        # The bytes of the path stay as they are: whoever checked them has checked what is sent.
+        url = self._base.copy_with(raw_path=f"{self._base.path}/{app_id}/method{call.target}".encode("ascii"))
+        headers = [*call.headers, *self._headers.items()]
+        request = httpx2.Request(call.method, url, headers=headers, content=call.body)
+        request.extensions = {"timeout": httpx2.Timeout(60, connect=5).as_dict()}
+        try:
+            answer = await self._http.send(request, stream=True)
+        except httpx2.HTTPError as error:
+            raise Unavailable(f"{app_id} does not answer: {error}") from error
+        try:
+            if answer.status_code >= 500 and not answer.headers.get("content-type", "").startswith(MEDIA_TYPE):
+                # The sidecar's own words; a service says what is wrong as problem+json.
+                raise Unavailable(f"{app_id} does not answer; it is probably being started again.")
+            pairs = [(name.lower(), value) for name, value in answer.headers.multi_items()]
+            yield Answer(answer.status_code, pairs, answer.aiter_raw())
+        finally:
+            await answer.aclose()
 
     async def close(self) -> None:
         await self._http.aclose()

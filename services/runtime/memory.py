@@ -1,14 +1,17 @@
 """The ports in memory: the `test` profile, held to the same suite as the Dapr adapters."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx2
 import orjson
+from starlette.types import ASGIApp
 
 from services.runtime.errors import Conflict, Unavailable
-from services.runtime.ports import CREATE, Clock, Entry, Op, Outgoing, Put
+from services.runtime.ports import CREATE, Answer, Call, Clock, Entry, Op, Outgoing, Put
 
 
 class MemoryState:
@@ -126,12 +129,28 @@ class MemoryJobs:
 
 
 class MemoryPeers:
-    """Answers from functions, by app id."""
+    """Answers from functions, by app id; calls go to the apps themselves."""
 
-    def __init__(self, answers: Mapping[str, Callable[[str, Mapping[str, str]], Any]] | None = None) -> None:
+    def __init__(
+        self,
+        answers: Mapping[str, Callable[[str, Mapping[str, str]], Any]] | None = None,
+        apps: Mapping[str, ASGIApp] | None = None,
+    ) -> None:
         self._answers = dict(answers or {})
+        self.apps = dict(apps or {})
 
     async def get(self, app_id: str, path: str, params: Mapping[str, str]) -> Any:
         if app_id not in self._answers:
             raise Unavailable(f"{app_id} is not running")
         return self._answers[app_id](path, params)
+
+    @asynccontextmanager
+    async def call(self, app_id: str, call: Call) -> AsyncIterator[Answer]:
+        if app_id not in self.apps:
+            raise Unavailable(f"{app_id} does not answer; it is probably being started again.")
+        transport = httpx2.ASGITransport(app=self.apps[app_id], raise_app_exceptions=False)
+        url = httpx2.URL("http://peer/").copy_with(raw_path=call.target.encode("ascii"))
+        async with httpx2.AsyncClient(transport=transport) as client:
+            request = httpx2.Request(call.method, url, headers=list(call.headers), content=call.body)
+            answer = await client.send(request, stream=True)
+            yield Answer(answer.status_code, answer.headers.multi_items(), answer.aiter_raw())

@@ -1,6 +1,7 @@
 """What a service needs of the world: each port has a Dapr (or real) adapter and one in memory."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -90,11 +91,37 @@ class Clock(Protocol):
     def now(self) -> datetime: ...
 
 
+Headers = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request that is handed on as it came; `target` is path and query, still encoded."""
+
+    method: str
+    target: str
+    headers: Headers
+    body: AsyncIterator[bytes] | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back, its body still on the way."""
+
+    status: int
+    headers: Headers
+    body: AsyncIterator[bytes]
+
+
 class Peers(Protocol):
-    """Read-only REST of the other services, through the sidecar."""
+    """REST of the other services, through the sidecar: reads of our own, and calls for somebody who has a token."""
 
     async def get(self, app_id: str, path: str, params: Mapping[str, str]) -> Any:
         """The JSON answer. Raises KeyError on 404 and 410, Unavailable when the service does not answer."""
+        ...
+
+    def call(self, app_id: str, call: Call) -> AbstractAsyncContextManager[Answer]:
+        """The answer, streamed, whatever its status. Raises Unavailable when the service does not answer."""
         ...
 
 

@@ -17,7 +17,7 @@ from services.runtime.settings import RuntimeSettings
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "ARCHITECTURE.md").read_text()
-APPS = ["ingest", "infer", "select-uncertain", "label-queue", "retrain-trigger", "uplink"]
+APPS = ["ingest", "infer", "select-uncertain", "label-queue", "retrain-trigger", "uplink", "portal"]
 
 
 def rows(heading: str) -> Iterator[list[str]]:

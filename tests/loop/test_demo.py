@@ -47,7 +47,7 @@ def test_demo_reaches_a_model_as_good_as_all_labels_with_a_fraction_of_them(
     assert all(report["events"][f"io.halfsure.{kind}.v1"] > 0 for kind in LOOP)
     assert report["events"]["io.halfsure.sample.ingested.v1"] == report["ingested"]
     assert report["dapr"]["runtime_version"].startswith("1.18")
-    assert len(report["dapr"]["app_ids"]) == 5
+    assert len(report["dapr"]["app_ids"]) == 6
     page = (tmp_path / "out" / "demo" / "report.html").read_text()
     assert "<svg" in page
     assert "src=" not in page

@@ -259,6 +259,22 @@ async def test_a_filter_by_suggested_label_needs_a_project_that_shows_them(queue
     assert (task["sample_id"], task["suggestion"]["label"]) == ("smp_b", "owl")
 
 
+async def test_what_is_asked_can_be_seen_where_the_queue_is(queue: Running) -> None:
+    uri = await queue.blobs.put("samples/default/x", png(3))
+    content = Content(uri=uri, sha256=sha256(png(3)), bytes=len(png(3)), media_type="image/png")
+    await queue.deliver(selected("smp_a", content=content))
+    path = f"/v1/tasks/{task_id('default', 'smp_a')}/content"
+    answer = await queue.call("GET", path, "annotator")
+    assert answer.content == png(3)
+    assert answer.headers["content-type"] == "image/png"
+    known = {"if-none-match": answer.headers["etag"]}
+    assert (await queue.call("GET", path, "annotator", headers=known)).status_code == 304
+    assert (await queue.call("GET", path, "viewer")).status_code == 403
+    assert (await queue.call("GET", "/v1/tasks/tsk_x/content", "annotator")).status_code == 404
+    await queue.deliver(SampleWithdrawn(project="default", sample_id="smp_a", who="x", why="privacy"))
+    assert (await queue.call("GET", path, "annotator")).status_code == 410
+
+
 async def test_a_blind_project_never_tells_its_suggestion(queue: Running) -> None:
     await queue.deliver(project(revision=2, suggestions="blind"), selected("smp_a"))
     (task,) = await claim(queue)

@@ -11,7 +11,14 @@ from services.cli.runfile import RunFileError, read_run_file
 from services.cli.settings import StackSettings
 
 RUN_FILE = read_run_file(StackSettings().run_file_path)
-SERVICES = {"ingest": 8101, "infer": 8102, "select_uncertain": 8103, "label_queue": 8104, "retrain_trigger": 8105}
+SERVICES = {
+    "portal": 8100,
+    "ingest": 8101,
+    "infer": 8102,
+    "select_uncertain": 8103,
+    "label_queue": 8104,
+    "retrain_trigger": 8105,
+}
 
 
 def test_default_ports_are_the_documented_ones() -> None:

@@ -15,7 +15,7 @@ from services.cli.settings import StackSettings, default_root
 from services.cli.specs import Plan, applications
 
 ROOT = default_root()
-EVERY = {"ingest", "infer", "select-uncertain", "label-queue", "retrain-trigger"}
+EVERY = {"ingest", "infer", "select-uncertain", "label-queue", "retrain-trigger", "portal"}
 
 
 def specs(profile: Profile, folder: Path) -> dict[str, ProcessSpec]:

@@ -1,0 +1,160 @@
+/** Is labelling paying off, what waits, and what comes next: live. */
+import { Curve, Figure, Funnel, Histogram } from "./charts";
+import { judged, type Overview, overview, type Trigger } from "./figures";
+import { live } from "./events";
+import { age, percent, short, useLive, Waiting, whole } from "./parts";
+import { Link } from "./router";
+import { project } from "./session";
+
+export function Dashboard() {
+  const loaded = useLive(() => overview(project.value));
+  if (!loaded.value) return <div class="page"><h1>Dashboard</h1><Waiting of={loaded} what="The dashboard" /></div>;
+  const all = loaded.value;
+  return (
+    <div class="page">
+      <header class="title">
+        <h1>{project.value}</h1>
+        <p class="quiet" role="status">{loaded.error ? `Not fresh: ${loaded.error.message}` : live.value ? "Live" : "Fresh every 15 s"}</p>
+      </header>
+      <Facts of={all} />
+      <div class="figures">
+        <Accuracy of={all} />
+        <Steps of={all} />
+        <Next of={all} />
+        <Unsure of={all} />
+        <Classes of={all} />
+      </div>
+    </div>
+  );
+}
+
+function Facts(props: { of: Overview }) {
+  const { queue, models, waiting, annotators } = props.of;
+  const active = models?.items.find((one) => one.state === "ACTIVE");
+  const oldest = waiting?.items.map((one) => one.created_at).sort()[0];
+  const seconds = annotators?.items.flatMap((one) => (one.median_seconds === null ? [] : [one])) ?? [];
+  const total = seconds.reduce((sum, one) => sum + one.answers, 0);
+  const typical = total ? seconds.reduce((sum, one) => sum + one.median_seconds! * one.answers, 0) / total : null;
+  const facts: [string, string, string][] = [
+    ["Model in service", active?.metrics ? percent(active.metrics.accuracy) : "none yet", active ? `right on the pinned set, ${short(active.version)}` : "labels come first"],
+    ["Labels", whole(queue ? queue.accepted - queue.imported : 0), queue?.imported ? `and ${whole(queue.imported)} brought along` : "given through the queue"],
+    ["Waiting", whole(queue?.queued ?? 0), oldest && queue?.queued ? `the oldest for ${age(oldest)}` : "nothing waits"],
+    ["At work", whole(queue?.leased ?? 0), queue?.leased ? "samples are with people" : "nobody holds a sample"],
+    ["Seconds a label", typical === null ? "–" : typical.toFixed(1), "median of each person, weighed"],
+  ];
+  return (
+    <dl class="facts">
+      {facts.map(([name, value, words]) => (
+        <div key={name}><dt>{name}</dt><dd><b>{value}</b><span>{words}</span></dd></div>
+      ))}
+    </dl>
+  );
+}
+
+function Accuracy(props: { of: Overview }) {
+  const points = judged(props.of.runs?.items ?? []);
+  const numbers = {
+    columns: ["labels", "accuracy", "low", "high", "evaluated on", "promoted", "model"],
+    rows: points.map((one) => [one.x, one.y, one.low, one.high, one.n, one.hollow ? "no" : "yes", one.name]),
+  };
+  const words = points.length
+    ? `Each model on the pinned evaluation set (${points.at(-1)!.n} samples), with its 95 % interval. Hollow: refused by the gate.`
+    : "The first model appears here once enough labels are in.";
+  return (
+    <Figure title="Accuracy against labels" words={words} numbers={numbers} wide>
+      {points.length ? <Curve points={points} x="labels" y="accuracy" /> : <p class="blank">No model has been judged yet.</p>}
+      <p class="quiet">How many labels random choice would have needed only a replay can say: <code>halfsure simulate</code> measures it on labelled data.</p>
+    </Figure>
+  );
+}
+
+function Steps(props: { of: Overview }) {
+  const { ingest, selection, queue, runs } = props.of;
+  const last = runs?.items.find((run) => run.state === "SUCCEEDED");
+  const steps: [string, number | null][] = [
+    ["ingested", ingest ? (ingest.states.STORED ?? 0) : null],
+    ["scored", selection?.seen ?? null],
+    ["asked", queue?.asked ?? null],
+    ["labelled", queue ? queue.accepted - queue.imported : null],
+    ["trained on", last ? last.snapshot.counts.train : 0],
+  ];
+  return (
+    <Figure title="From sample to model" words="How far samples have come." numbers={{ columns: ["step", "samples"], rows: steps }}>
+      <Funnel steps={steps} />
+      {selection?.waiting_for ? <p class="quiet">Next questions: {selection.waiting_for}.</p> : null}
+    </Figure>
+  );
+}
+
+function missing(trigger: Trigger): string {
+  if (trigger.active_run) return "A model is being trained now.";
+  const left = trigger.rule.n - trigger.counters.new;
+  const classes = Object.entries(trigger.counters.per_class).filter(([, count]) => count < trigger.rule.min_per_class);
+  if (left > 0) return `${left} more ${left === 1 ? "label starts" : "labels start"} a run.`;
+  if (classes.length) return `Too few labels of ${classes.map(([name]) => name).slice(0, 4).join(", ")}: each class needs ${trigger.rule.min_per_class}.`;
+  if (trigger.cooldown_until && Date.parse(trigger.cooldown_until) > Date.now()) return `It rests for ${age(Date.now(), Date.parse(trigger.cooldown_until))} more.`;
+  return trigger.fires ? "A run is about to start." : `It waits for: ${Object.keys(trigger.missing).join(", ").replaceAll("_", " ") || "new labels"}.`;
+}
+
+function Next(props: { of: Overview }) {
+  const { trigger, runs } = props.of;
+  if (!trigger) return null;
+  const done = Math.min(trigger.counters.new, trigger.rule.n);
+  const last = runs?.items.slice(0, 5) ?? [];
+  const rows = last.map((run) => [run.reason, run.state.toLowerCase(), run.snapshot.counts.new, run.gate?.candidate ?? null, run.requested_at]);
+  return (
+    <Figure title="The next training" words={missing(trigger)} numbers={{ columns: ["why", "state", "new labels", "accuracy", "asked for"], rows }}>
+      <div class="meter">
+        <svg viewBox="0 0 100 6" preserveAspectRatio="none" role="img" aria-label={`${done} of ${trigger.rule.n} labels`}>
+          <rect class="back" width="100" height="6" rx="1" /><rect class="bar-fill" width={(done / trigger.rule.n) * 100} height="6" rx="1" />
+        </svg>
+        <span>{done} of {trigger.rule.n}</span>
+      </div>
+      <ol class="lines">
+        {last.map((run) => (
+          <li key={run.run_id}>
+            <span class={`state ${run.state.toLowerCase()}`}>{run.state.toLowerCase()}</span>
+            <span>{run.snapshot.counts.new} new labels</span>
+            <span class="quiet">{age(run.requested_at)} ago, by {run.reason}</span>
+          </li>
+        ))}
+      </ol>
+    </Figure>
+  );
+}
+
+function Unsure(props: { of: Overview }) {
+  const counts = props.of.selection?.score_histogram;
+  if (!counts) return null;
+  const rows = counts.map((count, at) => [`${(at / 10).toFixed(1)}–${((at + 1) / 10).toFixed(1)}`, count]);
+  return (
+    <Figure title="How unsure the model is" words="Samples that wait, by margin: 1 is a coin toss. Heights are roots of counts." numbers={{ columns: ["uncertainty", "samples"], rows }}>
+      <Histogram counts={counts} x="Uncertainty of the samples that wait" />
+    </Figure>
+  );
+}
+
+function Classes(props: { of: Overview }) {
+  const { queue, models } = props.of;
+  if (!queue) return null;
+  const recall = models?.items.find((one) => one.state === "ACTIVE")?.metrics?.per_class ?? {};
+  const rows = Object.entries(queue.by_class).map(([name, count]) => [name, count, recall[name]?.recall ?? null] as [string, number, number | null]);
+  const most = Math.max(1, ...rows.map(([, count]) => count));
+  return (
+    <Figure title="Labels by class" words="With the share of the class that the model in service finds." numbers={{ columns: ["class", "labels", "recall"], rows }}>
+      {rows.length ? null : <p class="blank">No labels yet.</p>}
+      <dl class="funnel classes">
+        {rows.map(([name, count, found]) => (
+          <div key={name}>
+            <dt title={name}>{name}</dt>
+            <dd>
+              <svg viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true"><rect class="back" width="100" height="6" rx="1" /><rect class="bar-fill" width={(count / most) * 100} height="6" rx="1" /></svg>
+              <span>{whole(count)}{found === null ? "" : ` · ${percent(found, 0)}`}</span>
+            </dd>
+          </div>
+        ))}
+      </dl>
+      <p class="quiet"><Link to="/models">The models</Link></p>
+    </Figure>
+  );
+}

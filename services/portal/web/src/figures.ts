@@ -1,0 +1,128 @@
+/** What the services know of the loop, asked for together; what is not behind this portal is null. Pure but for asking. */
+import { get, Refused } from "./api";
+import { has, may } from "./session";
+
+export interface Run {
+  run_id: string;
+  state: string;
+  reason: string;
+  requested_at: string;
+  ended_at: string | null;
+  model_version: string | null;
+  promoted?: boolean;
+  error?: string | null;
+  gate?: Gate | null;
+  snapshot: { id: string; counts: { train: number; evaluation: number; new: number } };
+}
+export interface Gate {
+  promote: boolean;
+  reasons: string[];
+  candidate: number;
+  champion: number | null;
+  difference?: number;
+  lower_bound?: number;
+  n: number;
+}
+export interface Model {
+  version: string;
+  state: "ACTIVE" | "PREVIOUS" | "ARCHIVED" | "REJECTED" | "CANDIDATE" | "SHADOW";
+  created_at: string;
+  lineage: { run: string | null; snapshot?: string; base?: string | null; by?: string };
+  metrics: { accuracy: number; per_class: Record<string, { n: number; recall: number | null }> } | null;
+  gate: Gate | null;
+  loads: Record<string, { outcome: string; provider: string; error: string | null }>;
+}
+export interface Trigger {
+  rule: { n: number; n_min: number; min_per_class: number; max_age_seconds: number | null; cooldown_seconds: number };
+  counters: { new: number; retracted: number; per_class: Record<string, number>; audit: { errors: number; total: number }; oldest_new: string | null };
+  fires: boolean;
+  reason: string | null;
+  missing: Record<string, unknown>;
+  cooldown_until: string | null;
+  active_run: string | null;
+}
+export interface Queue {
+  queued: number;
+  leased: number;
+  accepted: number;
+  skipped: number;
+  disputed: number;
+  imported: number;
+  asked: number;
+  by_class: Record<string, number>;
+}
+export interface Selection {
+  seen: number;
+  asked: number;
+  states: Record<string, number>;
+  by_trigger: Record<string, number>;
+  score_histogram: number[];
+  waiting_for: string | null;
+}
+export interface Share {
+  n: number;
+  share: number | null;
+  interval: [number, number] | null;
+}
+export interface Annotator {
+  annotator: string;
+  answers: number;
+  revised: number;
+  median_seconds: number | null;
+  gold: Share;
+  agreement: Share;
+  reliability: number | null;
+  blind_gap: { shown: Share; blind: Share; gap: number | null; interval: [number, number] | null };
+}
+export interface Page<T> {
+  items: T[];
+  cursor: string | null;
+}
+
+/** The answer, null where the service is not here or not for this token; what else goes wrong is thrown. */
+async function maybe<T>(path: string, query?: Record<string, string | number>): Promise<T | null> {
+  if (!has(path.split("/")[2]!)) return null;
+  try {
+    return await get<T>(path, query);
+  } catch (error) {
+    if (error instanceof Refused && [403, 404, 503].includes(error.status)) return null;
+    throw error;
+  }
+}
+
+export async function overview(project: string) {
+  const [ingest, selection, queue, trigger, runs, models, waiting, annotators] = await Promise.all([
+    maybe<{ states: Record<string, number>; bytes: number }>("/api/ingest/v1/stats"),
+    maybe<Selection>("/api/select-uncertain/v1/stats"),
+    maybe<Queue>("/api/label-queue/v1/stats"),
+    maybe<Trigger>(`/api/retrain-trigger/v1/triggers/${project}`),
+    maybe<Page<Run>>("/api/retrain-trigger/v1/runs", { limit: 200 }),
+    maybe<Page<Model>>("/api/retrain-trigger/v1/models", { limit: 200 }),
+    maybe<Page<{ created_at: string }>>("/api/label-queue/v1/tasks", { state: "queued", limit: 500 }),
+    may("annotator") ? maybe<Page<Annotator>>("/api/label-queue/v1/annotators") : null,
+  ]);
+  return { ingest, selection, queue, trigger, runs, models, waiting, annotators };
+}
+export type Overview = Awaited<ReturnType<typeof overview>>;
+
+const Z = 1.959964;
+
+/** The 95 % score interval of a share (Wilson 1927). */
+export function wilson(share: number, n: number): [number, number] {
+  const zz = Z * Z;
+  const centre = share + zz / (2 * n);
+  const half = Z * Math.sqrt((share * (1 - share)) / n + zz / (4 * n * n));
+  return [Math.max(0, (centre - half) / (1 + zz / n)), Math.min(1, (centre + half) / (1 + zz / n))];
+}
+
+/** What each judged model scored on the pinned set, by the labels that it learnt from. */
+export function judged(runs: Run[]) {
+  return runs
+    .filter((run) => run.gate && run.state === "SUCCEEDED")
+    .map((run) => {
+      const gate = run.gate!;
+      const [low, high] = wilson(gate.candidate, gate.n);
+      return { x: run.snapshot.counts.train, y: gate.candidate, low, high, name: run.model_version ?? run.run_id, hollow: !gate.promote, n: gate.n };
+    })
+    .sort((a, b) => a.x - b.x);
+}
