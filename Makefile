@@ -17,16 +17,12 @@ BUILD  := docker build
 CLUSTER_TOOL := ../shared/tools/cluster/cluster
 # Ends with the tests when CI calls it: integration tests then fail, not skip, where the runtime is absent.
 PYTEST := $(BIN)/python -m pytest
+COMPILE := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --quiet \
+  --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke test test-training test-profiles test-k8s test-tilt tilt images check bench up down doctor lock clean
-.PHONY: help setup demo smoke test test-profiles test-traces test-k8s test-tilt tilt images check bench up down doctor lock clean
-.PHONY: help setup demo smoke test test-profiles test-k8s test-tilt test-sources tilt images check bench up down doctor lock clean
-.PHONY: help setup demo smoke test test-profiles test-k8s test-tilt tilt images check bench bench-selection up down doctor lock clean
-.PHONY: help setup demo smoke test test-queue test-profiles test-k8s test-tilt tilt images check bench up down doctor lock clean
-.PHONY: help setup demo smoke test test-queue test-profiles test-edge test-traces test-sources test-k8s test-tilt \
-  tilt images check bench bench-selection up down doctor lock clean
-.PHONY: help setup demo smoke test test-labels test-page test-queue test-profiles test-k8s test-tilt web tilt images check bench up down doctor lock clean
+.PHONY: help setup demo smoke test test-labels test-page test-queue test-training test-profiles test-edge test-traces \
+  test-sources test-k8s test-tilt web tilt images check bench bench-selection up down doctor lock clean
 
 help: ## Show what there is to do
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,12 +55,14 @@ test-edge: setup ## Run the IoT Edge manifest in network namespaces, and close t
 
 test-training: setup ## 50 promotions under load, duplicated labels, a roll-back; the numbers in out/training/report.json
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/promotions -s
+
 test-traces: setup ## Follow samples through the real stack into a collector of OpenTelemetry (the first time: about three minutes)
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/traces
 
 test-sources: setup ## Read cameras, recordings and OPC UA servers, the RTSP server of Debian's GStreamer with them
 	HALFSURE_REQUIRE_RTSP=1 HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/sources tests/service/test_sources.py \
 	  tests/service/test_ingest_command.py
+
 test-labels: test-page test-queue ## The page in a real browser, and the queue with many; report and screenshots in out/labels
 
 test-page: setup ## Label in a real browser in front of a whole stack (about four minutes)
@@ -120,29 +118,19 @@ doctor: $(STAMP) ## Say what is installed, what is missing and how to get it
 
 lock: ## Pin all packages anew, with hashes and no download addresses
 	@command -v uv >/dev/null || { echo "make lock needs uv (https://docs.astral.sh/uv/)"; exit 1; }
-	uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --group dev \
-	  --generate-hashes --no-emit-index-url --no-annotate --upgrade --quiet \
-	  --custom-compile-command "make lock" --output-file $(LOCK)
-	uv pip compile --group standins --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-annotate --upgrade --quiet \
-	  --custom-compile-command "make lock" --output-file requirements/standins.txt
-	uv pip compile --group bench --universal --python-version 3.11 --constraint $(LOCK) \
-	  --generate-hashes --no-emit-index-url --no-annotate --upgrade --quiet \
-	  --custom-compile-command "make lock" --output-file requirements/bench.txt
+	$(COMPILE) pyproject.toml --all-extras --group dev --upgrade --output-file $(LOCK)
+	@# Environments and tools of their own, for what not every set-up needs.
+	$(COMPILE) --group standins --upgrade --output-file requirements/standins.txt
+	$(COMPILE) --group browser --upgrade --output-file requirements/browser.txt
+	$(COMPILE) --group bench --constraint $(LOCK) --upgrade --output-file requirements/bench.txt
 	@# What goes into each service's image: a part of the same lock, never another version. Images take wheels alone, but
 	@# for what the device SDK of uplink needs: its paho-mqtt exists as source (pure Python) only.
-	uv pip compile --group browser --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-annotate --upgrade --quiet \
-	  --custom-compile-command "make lock" --output-file requirements/browser.txt
-	@# What goes into each service's image: a part of the same lock, never another version.
-	@for service in $(SERVICES); do echo "requirements/$$service.txt"; \
-	  uv pip compile pyproject.toml --universal --python-version 3.11 --extra $$service --extra azure --extra otel \
-	    --constraint $(LOCK) --generate-hashes --no-emit-index-url --no-annotate --quiet \
+	for service in $(SERVICES); do \
+	  $(COMPILE) pyproject.toml --extra $$service --extra azure --extra otel --constraint $(LOCK) \
 	    $$([ $$service != uplink ] || echo "--no-binary paho-mqtt --emit-build-options") \
-	    --custom-compile-command "make lock" --output-file requirements/$$service.txt || exit 1; done
-	uv pip compile pyproject.toml --universal --python-version 3.11 --extra ingest --extra sources --extra azure \
-	  --extra otel --constraint $(LOCK) --generate-hashes --no-emit-index-url --no-annotate --quiet \
-	  --custom-compile-command "make lock" --output-file requirements/ingest-sources.txt
+	    --output-file requirements/$$service.txt || exit 1; done
+	$(COMPILE) pyproject.toml --extra ingest --extra sources --extra azure --extra otel --constraint $(LOCK) \
+	  --output-file requirements/ingest-sources.txt
 
 clean: ## Remove the Python environment and all caches of this folder (the state in .halfsure stays)
 	rm -rf $(VENV) $(BENCH) .pytest_cache .ruff_cache .hypothesis .import_linter_cache out
