@@ -28,7 +28,7 @@ param machineLearning bool = false
 
 var topics = loadJsonContent('topics.json')
 var unique = take(uniqueString(resourceGroup().id), 6)
-var services = ['ingest', 'infer', 'select-uncertain', 'label-queue', 'retrain-trigger']
+var services = ['ingest', 'infer', 'select-uncertain', 'label-queue', 'retrain-trigger', 'portal']
 
 resource identity 'Microsoft.ManagedIdentity/userAssignedIdentities@2023-01-31' = {
   name: name
