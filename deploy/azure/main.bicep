@@ -29,7 +29,7 @@ param machineLearning bool = false
 var topics = loadJsonContent('topics.json')
 var unique = take(uniqueString(resourceGroup().id), 6)
 // Who signs in as this identity: the service accounts of deploy/k8s are called halfsure-… .
-var services = ['ingest', 'infer', 'select-uncertain', 'label-queue', 'retrain-trigger', 'training']
+var services = ['ingest', 'infer', 'select-uncertain', 'label-queue', 'retrain-trigger', 'training', 'portal']
 
 resource identity 'Microsoft.ManagedIdentity/userAssignedIdentities@2023-01-31' = {
   name: name

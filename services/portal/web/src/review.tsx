@@ -2,7 +2,7 @@
 import { useSignal } from "@preact/signals";
 import { get, post, Refused } from "./api";
 import type { Page } from "./figures";
-import { age, Sample, useLive, Waiting } from "./parts";
+import { age, percent, Sample, useLive, Waiting } from "./parts";
 import { current } from "./session";
 import { type View, viewOf } from "./views";
 
@@ -11,6 +11,7 @@ interface Disputed {
   sample_id: string;
   content: { media_type: string } | null;
   answers: { id: string; annotator: string; value: string; kind: string }[];
+  suggested_answer?: { value: string; confidence: number };
   changed_at: string;
 }
 
@@ -45,6 +46,7 @@ export function Review() {
               <div class="thumb"><Sample view={view} name={task.sample_id} small /></div>
               <p class="why">
                 {votes.map((one) => <span key={one.id}><b>{one.value}</b> says {one.annotator}. </span>)}
+                {task.suggested_answer ? <span>Most probably <b>{task.suggested_answer.value}</b>, {percent(task.suggested_answer.confidence, 0)}, by how reliable they are. </span> : null}
                 <span class="quiet">{age(task.changed_at)} ago</span>
               </p>
               <div class="tools">
