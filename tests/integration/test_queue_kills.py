@@ -23,7 +23,7 @@ async def test_a_killed_client_and_a_killed_service_lose_nothing_and_double_noth
     monkeypatch.setenv("HALFSURE_LABEL_QUEUE_SWEEP_SECONDS", "1")
     async with running(tmp_path, 6_400) as queue:
         kills = ["client", "label-queue"]
-        found = await play(queue, tmp_path, random.Random(seed), tasks=400, annotators=8, processes=2, kills=kills)
+        found = await play(queue, tmp_path, random.Random(seed), tasks=800, annotators=8, processes=2, kills=kills)
     print(summary(found))
     assert (found.accepted_twice, found.lost) == (0, 0)
     assert found.kills == {"client": 1, "label-queue": 1}
