@@ -301,7 +301,7 @@ def _small(picture: bytes, name: str) -> None:
     image = Image.open(io.BytesIO(picture)).convert("RGB").resize((960, 600), Image.Resampling.LANCZOS)
     path = OUT / "docs" / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    image.quantize(48, dither=Image.Dither.NONE).save(path, optimize=True)
+    image.quantize(200, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(path, optimize=True)
     assert path.stat().st_size < 60_000
 
 
