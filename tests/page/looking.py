@@ -74,11 +74,13 @@ class World:
             limits = {"offline": False, "latency": delay, "downloadThroughput": -1, "uploadThroughput": -1}
             await session.send("Network.emulateNetworkConditions", limits)
         await page.goto(f"{self.url}{path}{'&' if '?' in path else '?'}{urlencode(self.credentials(project))}")
-        yield page
-        # As somebody who goes elsewhere: the page then lets go of what it holds.
-        await page.goto("about:blank")
-        await page.wait_for_timeout(300)
-        await context.close()
+        try:
+            yield page
+        finally:
+            # As somebody who goes elsewhere: the page then lets go of what it holds.
+            await page.goto("about:blank")
+            await page.wait_for_timeout(300)
+            await context.close()
         assert errors == []
 
     def credentials(self, project: str) -> dict[str, str]:

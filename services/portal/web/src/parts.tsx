@@ -135,7 +135,7 @@ function Picture(props: { bitmap: ImageBitmap; words: string; zoom: number }) {
     context.drawImage(bitmap, (width - w) / 2 + pan.current.x * ratio, (height - h) / 2 + pan.current.y * ratio, w, h);
   };
   // In the same frame as the rest of the page, so that what is asked and what is shown never differ.
-  useLayout(draw);
+  useLayoutEffect(draw, [props.bitmap, props.zoom]);
   useEffect(() => {
     const watch = new ResizeObserver(draw);
     if (canvas.current) watch.observe(canvas.current);
@@ -148,13 +148,6 @@ function Picture(props: { bitmap: ImageBitmap; words: string; zoom: number }) {
   };
   return <canvas ref={canvas} class="sample picture" role="img" aria-label={props.words} onPointerMove={drag} />;
 }
-
-function useLayout(work: () => void): void {
-  const latest = useRef(work);
-  latest.current = work;
-  useLayoutEffect(() => latest.current());
-}
-
 
 function Row(props: { row: Record<string, unknown> }) {
   return (
