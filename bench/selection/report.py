@@ -115,9 +115,10 @@ def _label_goals(rows: dict[Group, dict[str, Any]]) -> list[Goal]:
         goals.append(_ratio(f"labels to 97 %, digits, {learner}, beside the best peer", ours, peer, peer_share,
                             f"{name} {peer}{more}"))  # fmt: skip
         goals.append(_ratio(f"labels to 97 %, digits, {learner}, beside random", ours, chance, random_share,
-                            f"random {chance}{more}"))  # fmt: skip
-        if ("digits", "auto", DEFAULT_STRATEGY) in rows:
-            helped = rows["digits", "auto", DEFAULT_STRATEGY]["labels_to_97"]
+                            f"random {chance or 'more than 320'}{more}"))  # fmt: skip
+        head = next((one for one in ("auto", "spread") if ("digits", one, DEFAULT_STRATEGY) in rows), None)
+        if head:
+            helped = rows["digits", head, DEFAULT_STRATEGY]["labels_to_97"]
             goals.append(_ratio(f"labels to 97 %, digits, semi-supervised, beside the best peer of {learner}", helped,
                                 peer, 0.40, f"{name} {peer}"))  # fmt: skip
     for row in _comparisons(rows):
@@ -130,7 +131,7 @@ def _label_goals(rows: dict[Group, dict[str, Any]]) -> list[Goal]:
 
 def _ratio(goal: str, ours: float | None, other: float | None, most: float, beside: str) -> Goal:
     if not ours or not other:
-        return Goal(f"{goal} ≤ {most:.2f}", f"not reached within the budget; {beside}", False)
+        return Goal(f"{goal} ≤ {most:.2f}", f"{ours or 'not within the budget'}; {beside}", False)
     return Goal(f"{goal} ≤ {most:.2f}", f"{ours / other:.2f} ({ours}; {beside})", ours / other <= most)
 
 
