@@ -140,12 +140,14 @@ def _speed_goals(speed: Sequence[dict[str, Any]]) -> list[Goal]:
     diverse = {row["strategy"]: row for row in speed if row["what"] == DIVERSE}
     rows, modal = found["least_certain, rows"], found["modal/margin"]
     times = modal["seconds_min"] / rows["seconds_min"]
-    share = diverse[DEFAULT_STRATEGY]["seconds_min"] / diverse["skactiveml/badge"]["seconds_min"]
+    goal, badge = "diverse batch ≤ 1 % of scikit-activeml BADGE's CPU", diverse.get("skactiveml/badge")
+    share = diverse[DEFAULT_STRATEGY]["seconds_min"] / badge["seconds_min"] if badge else np.inf
+    reached = f"{share:.2%}" if badge else "BADGE was not measured in this run"
     return [
         Goal("top-k ≤ 4 × memcpy", f"{rows['ratio_to_memcpy']:.1f} ×", rows["ratio_to_memcpy"] <= 4),
         Goal("top-k ≥ 6 × faster than modAL", f"{times:.1f} ×", times >= 6),
         Goal("top-k in O(k) extra memory", f"{rows['peak_mb']:.1f} MB", rows["peak_mb"] < 4),
-        Goal("diverse batch ≤ 1 % of scikit-activeml BADGE's CPU", f"{share:.2%}", share <= 0.01),
+        Goal(goal, reached, share <= 0.01),
     ]
 
 
