@@ -115,9 +115,10 @@ def _label_goals(rows: dict[Group, dict[str, Any]]) -> list[Goal]:
         goals.append(_ratio(f"labels to 97 %, digits, {learner}, beside the best peer", ours, peer, peer_share,
                             f"{name} {peer}{more}"))  # fmt: skip
         goals.append(_ratio(f"labels to 97 %, digits, {learner}, beside random", ours, chance, random_share,
-                            f"random {chance}{more}"))  # fmt: skip
-        if ("digits", "auto", DEFAULT_STRATEGY) in rows:
-            helped = rows["digits", "auto", DEFAULT_STRATEGY]["labels_to_97"]
+                            f"random {chance or 'more than 320'}{more}"))  # fmt: skip
+        head = next((one for one in ("auto", "spread") if ("digits", one, DEFAULT_STRATEGY) in rows), None)
+        if head:
+            helped = rows["digits", head, DEFAULT_STRATEGY]["labels_to_97"]
             goals.append(_ratio(f"labels to 97 %, digits, semi-supervised, beside the best peer of {learner}", helped,
                                 peer, 0.40, f"{name} {peer}"))  # fmt: skip
     for row in _comparisons(rows):
@@ -130,7 +131,7 @@ def _label_goals(rows: dict[Group, dict[str, Any]]) -> list[Goal]:
 
 def _ratio(goal: str, ours: float | None, other: float | None, most: float, beside: str) -> Goal:
     if not ours or not other:
-        return Goal(f"{goal} ≤ {most:.2f}", f"not reached within the budget; {beside}", False)
+        return Goal(f"{goal} ≤ {most:.2f}", f"{ours or 'not within the budget'}; {beside}", False)
     return Goal(f"{goal} ≤ {most:.2f}", f"{ours / other:.2f} ({ours}; {beside})", ours / other <= most)
 
 
@@ -139,12 +140,14 @@ def _speed_goals(speed: Sequence[dict[str, Any]]) -> list[Goal]:
     diverse = {row["strategy"]: row for row in speed if row["what"] == DIVERSE}
     rows, modal = found["least_certain, rows"], found["modal/margin"]
     times = modal["seconds_min"] / rows["seconds_min"]
-    share = diverse[DEFAULT_STRATEGY]["seconds_min"] / diverse["skactiveml/badge"]["seconds_min"]
+    goal, badge = "diverse batch ≤ 1 % of scikit-activeml BADGE's CPU", diverse.get("skactiveml/badge")
+    share = diverse[DEFAULT_STRATEGY]["seconds_min"] / badge["seconds_min"] if badge else np.inf
+    reached = f"{share:.2%}" if badge else "BADGE was not measured in this run"
     return [
         Goal("top-k ≤ 4 × memcpy", f"{rows['ratio_to_memcpy']:.1f} ×", rows["ratio_to_memcpy"] <= 4),
         Goal("top-k ≥ 6 × faster than modAL", f"{times:.1f} ×", times >= 6),
         Goal("top-k in O(k) extra memory", f"{rows['peak_mb']:.1f} MB", rows["peak_mb"] < 4),
-        Goal("diverse batch ≤ 1 % of scikit-activeml BADGE's CPU", f"{share:.2%}", share <= 0.01),
+        Goal(goal, reached, share <= 0.01),
     ]
 
 

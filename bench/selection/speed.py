@@ -28,6 +28,8 @@ class _Known:
     count: int = CLASSES
 
     def probabilities(self, x: np.ndarray) -> np.ndarray:
+        if len(x) > len(self.given):
+            return np.concatenate([self.given, self.labelled])
         return self.given if len(x) == len(self.given) else self.labelled[: len(x)]
 
 

@@ -38,13 +38,12 @@ def test_a_temperature_is_bounded_and_few_samples_move_it_little(size: int, scal
     found = temperature(logits, classes, np.ones(size))
     assert 1 / WIDEST <= found <= WIDEST
     assert size or found == 1.0
-    copies = temperature(np.vstack([logits] * 2), np.concatenate([classes] * 2), np.full(2 * size, 0.5))
-    assert found == pytest.approx(copies, rel=1e-2)  # weights are counts
+    assert found == pytest.approx(temperature(logits, classes, np.full(size, 7.0)))  # only their shares count
 
 
 def test_a_class_that_was_never_seen_does_not_break_it() -> None:
     logits = np.array([[-0.1, -2.3, -np.inf], [-1.6, -0.2, -np.inf]])
-    assert 0.5 < temperature(logits, np.array([0, 1]), np.ones(2)) <= 2
+    assert 1 / WIDEST <= temperature(logits, np.array([0, 1]), np.ones(2)) <= 1
 
 
 def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:

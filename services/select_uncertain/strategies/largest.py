@@ -77,9 +77,11 @@ class _Gaps:
             columns = turned
         lines = [column.view(self._work.dtype) for column in columns]
         first, second, spare = self._work[:, : (stop - start) * self._lanes]
-        first[:] = lines[0]
-        second[:] = 0.0
-        for line in lines[1:]:
+        if len(lines) == 1:  # two classes, turned together
+            return np.abs(np.subtract(lines[0][::2], lines[0][1::2]))
+        np.maximum(lines[0], lines[1], out=first)
+        np.minimum(lines[0], lines[1], out=second)
+        for line in lines[2:]:
             np.minimum(first, line, out=spare)
             np.maximum(second, spare, out=second)
             np.maximum(first, line, out=first)
