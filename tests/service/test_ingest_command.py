@@ -87,7 +87,9 @@ async def test_a_run_that_is_killed_goes_on_and_another_sends_nothing(tmp_path: 
     assert (row["refused"], row["skipped"] + row["files"]) == ([], 1200)
     stored_now, duplicates = await site.counts()
     assert stored_now == 1200
-    assert row["new"] == 1200 - stored
+    # The batch that the killed run had sent may have been stored after the count.
+    assert row["new"] <= 1200 - stored
+    assert row["new"] + row["known"] + row["skipped"] == 1200
     # At most the batch whose answer the killed run did not hear came twice, and was known.
     assert row["known"] == duplicates <= 500
     status, said = await site.run(str(photos), "--json")
