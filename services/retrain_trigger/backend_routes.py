@@ -20,6 +20,7 @@ log = structlog.get_logger()
 
 CALLBACK = "/v1/runs/{run}:callback"
 HINT = "/hints/azureml"
+SIGNED = {"www-authenticate": "Signature"}
 KEPT = 20  # callbacks of a run that are remembered
 
 
@@ -30,12 +31,13 @@ def routes(runs: Runs, backend: Backend) -> APIRouter:
     @router.post(CALLBACK, status_code=202)
     async def callback(run: str, request: Request) -> dict[str, Any]:
         if not isinstance(backend, WebhookBackend):
-            raise Problem(401, "unauthorized", "No trainer calls back here: the backend is not `webhook`.")
+            detail = "No trainer calls back here: the backend is not `webhook`."
+            raise Problem(401, "unauthorized", detail, headers=SIGNED)
         body = await request.body()
         try:
             message = verified(backend.key, request.headers, body, service.clock.now())
         except BadSignature as error:
-            raise Problem(401, "bad-signature", f"The callback is not believed: {error}.") from error
+            raise Problem(401, "bad-signature", f"The callback is not believed: {error}.", headers=SIGNED) from error
         said = _read(body)
         applied = await transact(service, lambda unit: _note(runs, unit, run, message, said))
         log.info("callback", run=run, state=said.state, applied=applied)

@@ -276,7 +276,7 @@ class Traced:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in QUIET:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         found = trace.get_current_span().get_span_context()
