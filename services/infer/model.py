@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -114,8 +115,7 @@ def _session(content: bytes, providers: Sequence[str], threads: int) -> "Inferen
     available = onnxruntime.get_available_providers()
     chosen = [name for name in providers if name in available]
     if len(chosen) < len(providers):
-        missing = ", ".join(name for name in providers if name not in available)
-        log.warning("execution provider %s is not available here, using %s", missing, (chosen or [FALLBACK])[0])
+        _warn_once(", ".join(name for name in providers if name not in available), (chosen or [FALLBACK])[0])
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -125,6 +125,12 @@ def _session(content: bytes, providers: Sequence[str], threads: int) -> "Inferen
         return onnxruntime.InferenceSession(content, options, providers=wanted)
     except Exception as error:  # onnxruntime has no public base class of its errors
         raise ModelMismatch(f"onnxruntime cannot open the model: {error}") from error
+
+
+@cache
+def _warn_once(missing: str, used: str) -> None:
+    """Not for every model that comes: what a machine lacks, it goes on lacking."""
+    log.warning("execution provider %s is not available here, using %s", missing, used)
 
 
 def _check_input(session: "InferenceSession", manifest: ModelManifest) -> None:

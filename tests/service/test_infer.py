@@ -454,3 +454,23 @@ async def test_a_job_that_cannot_go_on_lets_the_others_pass(tmp_path: Path) -> N
         job = await wait_until(lambda: finished(running, other.json()["id"]))
         assert (job["state"], job["done"]) == ("DONE", 1)
         assert await finished(running, stuck.json()["id"]) is None
+
+
+async def test_the_first_provider_that_is_there_serves_and_says_so(
+    tmp_path: Path, monkeypatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rows 0.5 and 4.12: an ordered list; what this machine lacks is warned of once, and the CPU serves."""
+    monkeypatch.setenv("HALFSURE_INFER_PROVIDERS", '["CUDAExecutionProvider", "CPUExecutionProvider"]')
+    async with inferring(tmp_path) as running:
+        with caplog.at_level("WARNING", logger="services.infer.model"):
+            await serve(running, await model(running))
+            await serve(running, await model(running, 4.0), "mdl_2", 2)
+            warnings = [row.getMessage() for row in caplog.records if "CUDAExecutionProvider" in row.getMessage()]
+        assert len(warnings) == 1
+        await running.published()
+        await running.deliver_batch(await samples(running, [png(7)]))
+        (scored,) = await running.data(SampleScored)
+        loaded = (await running.call("GET", "/v1/loaded-models")).json()["items"]
+        answer = (await ask(running, png(8))).json()
+        told = {scored["provider"], answer["provider"], *(row["provider"] for row in loaded if row["active"])}
+        assert told == {"CPUExecutionProvider"}
