@@ -16,6 +16,7 @@ import structlog
 
 from services.retrain_trigger.backends import Job, JobRefused, Outcome, Work, files
 from services.retrain_trigger.backends.exchange import Exchange, record_uri
+from services.retrain_trigger.backends.news import News
 from services.retrain_trigger.settings import AzureMlSettings, RetrainTriggerSettings
 from services.runtime.errors import Unavailable
 from services.runtime.ports import Blobs
@@ -67,7 +68,7 @@ class AzureMlBackend:
             raise AzureMlUnset(f"the backend `azureml` needs {names}")
         place = (own.subscription, own.resource_group, own.workspace)
         self._client = client or MLClient(DefaultAzureCredential(), *place, enable_telemetry=False)
-        self._news: dict[str, asyncio.Event] = {}
+        self._news = News()
 
     async def submit(self, work: Work) -> str:
         """One PUT for a run, however often it is asked for. Raises Unavailable and JobRefused."""
@@ -80,28 +81,18 @@ class AzureMlBackend:
         return work.run_id
 
     async def poll(self, job_id: str, patience: float) -> Job:
-        deadline = asyncio.get_running_loop().time() + patience
-        news = self._news.setdefault(job_id, asyncio.Event())
-        while True:
-            news.clear()
-            stands = await self._stands(job_id)
-            left = deadline - asyncio.get_running_loop().time()
-            if stands.state != "running" or left <= 0:
-                return stands
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(news.wait(), min(left, self._own.poll_seconds))
+        return await self._news.follow(job_id, lambda: self._stands(job_id), patience, self._own.poll_seconds)
 
     def told(self, run: str) -> None:
-        """There is news of a job: whoever waits for it looks at once."""
-        if run in self._news:
-            self._news[run].set()
+        """Event Grid has spoken of a job."""
+        self._news.tell(run)
 
     async def outcome(self, job_id: str) -> Outcome:
-        self._news.pop(job_id, None)
+        self._news.drop(job_id)
         return await self._exchange.outcome(record_uri(job_id))
 
     async def cancel(self, job_id: str) -> None:
-        self._news.pop(job_id, None)
+        self._news.drop(job_id)
         job = await self._job(job_id)
         if job is not None and _status(job) in RUNNING:
             # Nobody waits for the end of the ending: the poller is told by the next look.

@@ -5,8 +5,6 @@ Webhooks specification with one secret. The record is the truth: a callback tell
 leaves none. A callback that is lost costs time only.
 """
 
-import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import Literal
 
@@ -17,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from services.retrain_trigger.backends import Job, JobRefused, Outcome, Work, files
 from services.retrain_trigger.backends.exchange import Exchange, record_uri
+from services.retrain_trigger.backends.news import News
 from services.retrain_trigger.settings import RetrainTriggerSettings, WebhookSettings
 from services.retrain_trigger.signatures import key_of, signed
 from services.runtime.errors import Unavailable
@@ -67,7 +66,7 @@ class WebhookBackend:
             raise WebhookUnset(f"HALFSURE_RETRAIN_TRIGGER_WEBHOOK_SECRET: {error}") from error
         self._client = client or httpx2.AsyncClient(timeout=30)
         self._clock = clock or SystemClock()
-        self._news: dict[str, asyncio.Event] = {}
+        self._news = News()
 
     @property
     def key(self) -> bytes:
@@ -101,35 +100,26 @@ class WebhookBackend:
         return work.run_id
 
     async def poll(self, job_id: str, patience: float) -> Job:
-        deadline = asyncio.get_running_loop().time() + patience
-        news = self._news.setdefault(job_id, asyncio.Event())
-        while True:
-            told = news.is_set()
-            news.clear()
-            record = await self._exchange.record(record_uri(job_id))
-            if record is not None:
-                return files.ended(record.model_dump())
-            left = deadline - asyncio.get_running_loop().time()
-            if told or left <= 0:
-                return Job("running")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(news.wait(), min(left, LOOK_SECONDS))
+        return await self._news.follow(job_id, lambda: self._stands(job_id), patience, LOOK_SECONDS)
 
     def told(self, run: str) -> None:
-        """There is news of a run: whoever waits for it looks at once."""
-        if run in self._news:
-            self._news[run].set()
+        """The trainer has called back."""
+        self._news.tell(run)
 
     async def outcome(self, job_id: str) -> Outcome:
-        self._news.pop(job_id, None)
+        self._news.drop(job_id)
         return await self._exchange.outcome(record_uri(job_id))
 
     async def cancel(self, job_id: str) -> None:
         """Nobody is told: what is made nevertheless is not looked at."""
-        self._news.pop(job_id, None)
+        self._news.drop(job_id)
 
     async def forget(self, project: str, sample_ids: set[str]) -> None:
         """Nothing to erase here: contents are where the trainer has put them."""
 
     async def close(self) -> None:
         await self._client.aclose()
+
+    async def _stands(self, job_id: str) -> Job:
+        record = await self._exchange.record(record_uri(job_id))
+        return Job("running") if record is None else files.ended(record.model_dump())
