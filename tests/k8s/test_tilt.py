@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from clusters import ROOT, Cluster, until
+from clusters import ROOT, SERVICES, Cluster, until
 
 from services.cli.tilt import NoTilt, find_tilt
 
@@ -119,7 +119,9 @@ def test_a_change_of_code_is_live_within_seconds(
     log = (copy.parent / "tilt-up.log").open("w")
     up = tilt.start("up", "--stream", "--port", str(PORT), "--", "--on", "cluster", to=log)
     try:
-        wait = ("wait", "--port", str(PORT), "--timeout", "5s", "--for=condition=Ready", "uiresource/ingest")
+        # All of them: Tilt builds a few at a time, and a change waits for those that it has begun.
+        resources = [f"uiresource/{service}" for service in SERVICES if service != "uplink"]
+        wait = ("wait", "--port", str(PORT), "--timeout", "5s", "--for=condition=Ready", *resources)
         until(lambda: tilt.run(*wait)[0] == 0, 500, lambda: Path(log.name).read_text()[-4000:])
         until(lambda: len(pods()) == 1, 60, lambda: f"pods of ingest: {pods()}")
         before = pods()
