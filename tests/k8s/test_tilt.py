@@ -107,8 +107,10 @@ def test_a_change_of_code_is_live_within_seconds(
     """Measured from the file's writing to the service's answer, through the cluster's own network."""
     ask = (
         "import sys, time, urllib.request as r, urllib.error as e\n"
+        "token = {'authorization': 'Bearer ' + open('token').read().strip()}\n"
         "for _ in range(300):\n"
-        "    try: print(r.urlopen('http://halfsure-ingest/v1/live', timeout=2).read().decode()); break\n"
+        "    q = r.Request('http://halfsure-ingest/v1/live', headers=token)\n"
+        "    try: print(r.urlopen(q, timeout=2).read().decode()); break\n"
         "    except (e.URLError, OSError): time.sleep(0.1)\n"
         "else: sys.exit('never')\n"
     )
