@@ -21,7 +21,7 @@ log = structlog.get_logger()
 CALLBACK = "/v1/runs/{run}:callback"
 HINT = "/hints/azureml"
 SIGNED = {"www-authenticate": "Signature"}
-KEPT = 20  # callbacks of a run that are remembered
+KEPT = 100  # callbacks of a run that are remembered
 
 
 def routes(runs: Runs, backend: Backend) -> APIRouter:
@@ -65,11 +65,13 @@ async def _note(runs: Runs, unit: Unit, run: str, message: str, said: Callback) 
     record = found.get(run_key(run))
     if record is None:
         raise not_found("run", run)
-    if key in found:
+    # A try that met a conflict may have left the key alone; what counts for this run is in its own record.
+    known = any(row["message"] == message for row in record.get("callbacks", []))
+    if known or (key in found and found[key]["run"] != run):
         raise Problem(409, "replayed", "This callback has come before; every message has a webhook-id of its own.")
     applied = not ended(record)
     now = runs.service.clock.now().isoformat()
-    row = {**said.model_dump(), "at": now, "applied": applied}
+    row = {**said.model_dump(), "message": message, "at": now, "applied": applied}
     changes: dict[str, Any] = {"callbacks": [*record.get("callbacks", []), row][-KEPT:]}
     if applied and said.state == "failed":
         changes["callback"] = row
