@@ -29,7 +29,7 @@ from services.cli.stack import Stack
 from services.contracts.envelope import CONTENT_TYPE, wrap
 from services.contracts.events import Content, ProjectUpdated
 from services.contracts.ids import sample_id, sha256
-from services.contracts.manifest import InputSpec
+from services.contracts.inputs import InputSpec
 from services.retrain_trigger.extractors import image_extractor
 from services.runtime.blobs import blob_store
 

@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from services.contracts.ids import sha256
-from services.contracts.manifest import InputSpec, ModelManifest, OutputSpec
+from services.contracts.inputs import InputSpec
+from services.contracts.manifest import ModelManifest, OutputSpec
 from services.infer.batching import Piece, predictions
 from services.infer.model import OnnxModel
 

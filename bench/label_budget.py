@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from services.contracts.manifest import TabularColumn
+from services.contracts.inputs import TabularColumn
 from services.contracts.preprocessing import decode
 from services.retrain_trigger.evaluation import compared, scored
 from services.retrain_trigger.extractors import image_extractor, tabular_extractor

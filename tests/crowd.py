@@ -9,7 +9,7 @@ from typing import Any
 from conftest import Running
 
 from services.contracts.events import ProjectUpdated, SampleSelected
-from services.contracts.manifest import InputSpec
+from services.contracts.inputs import InputSpec
 
 CONTENT = {"uri": "blob:samples/default/x", "sha256": "0" * 64, "bytes": 1, "media_type": "image/png"}
 LABELS = ["cat", "dog", "owl"]

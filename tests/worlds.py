@@ -11,7 +11,8 @@ from PIL import Image
 
 from services.contracts.events import Content, ProjectUpdated
 from services.contracts.ids import sha256
-from services.contracts.manifest import InputSpec, ModelManifest, OutputSpec, TabularColumn
+from services.contracts.inputs import InputSpec, TabularColumn
+from services.contracts.manifest import ModelManifest, OutputSpec
 from services.retrain_trigger.extractors import image_extractor, tabular_extractor
 from services.runtime.ports import Blobs
 

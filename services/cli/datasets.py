@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from services.contracts.manifest import InputSpec, TabularColumn, Task
+from services.contracts.inputs import InputSpec, TabularColumn
+from services.contracts.tasks import Task
 
 IMAGE_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".bmp": "image/bmp"}
 SIDE = 32  # pixels that images are scored at, smaller ones too: the extractor's grid then has its finest cells

@@ -113,12 +113,34 @@ class SampleRejected(Event):
 
 
 class Top(BaseModel):
-    """The most probable label."""
+    """What a model says first: its most probable label, and how sure it is of its whole answer.
+
+    `value` is that answer (`contracts/values.py`) where it is more than the label; `label` is empty where it has none.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     label: str
     confidence: float
+    value: Any = None
+
+    @property
+    def answer(self) -> Any:
+        """The answer as an annotator would give it."""
+        return self.label if self.value is None else self.value
+
+
+class Detection(BaseModel):
+    """A box that a detector has found, in fractions of the picture from its upper left corner."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    label: str
+    confidence: float
+    x: float
+    y: float
+    width: float
+    height: float
 
 
 class Ref(BaseModel):
@@ -142,7 +164,8 @@ class SampleScored(OfSample):
     task: str
     content: Content
     labels: Sequence[str] = ()
-    probabilities: Sequence[float] = ()
+    probabilities: Sequence[float] = ()  # of the labels: of one of them, or of each for itself; none of a detector
+    detections: Sequence[Detection] = ()
     top: Top | None = None
     scores: Mapping[str, float] = Field(default_factory=dict)
     embedding_ref: Ref | None = None

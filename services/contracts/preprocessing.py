@@ -2,9 +2,11 @@
 
 import io
 import math
+import re
 import struct
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,12 +14,15 @@ import numpy as np
 import orjson
 from PIL import Image, ImageOps
 
-from services.contracts.manifest import InputSpec, TabularColumn
+from services.contracts.inputs import InputSpec, TabularColumn
 
 MAX_IMAGE_BYTES = 64 << 20
 MAX_PIXELS = 50_000_000
 """Pixels of the largest image that is decoded (about 200 MB while decoding)."""
-MAX_ROW_BYTES = 1 << 20
+MAX_ROW_BYTES = MAX_TEXT_BYTES = 1 << 20
+MAX_WINDOW_BYTES = 16 << 20
+
+_WORD = re.compile(r"\w+")
 
 FORMATS = {
     "image/png": "PNG",
@@ -58,10 +63,10 @@ class UnreadableSample(ValueError):
 def decode(content: bytes, media_type: str, spec: InputSpec) -> np.ndarray:
     """One sample's content as a float32 tensor of `spec.sample_shape`. Raises UnreadableSample."""
     kind = media_type.split(";")[0].strip().lower()
-    if spec.kind == "tabular":
-        if kind != "application/json":
-            raise UnreadableSample(f"a row is application/json, not {kind or 'untyped'}")
-        return _row(content, spec)
+    if spec.media_type is not None:
+        if kind != spec.media_type:
+            raise UnreadableSample(f"a {spec.kind} sample is {spec.media_type}, not {kind or 'untyped'}")
+        return {"tabular": _row, "series": _window, "text": _text}[spec.kind](content, spec)
     if kind not in FORMATS:
         raise UnreadableSample(f"media type {kind or '(none)'} is not an image type that is read")
     if not content:
@@ -136,12 +141,28 @@ def _normalised(pixels: np.ndarray, spec: InputSpec) -> np.ndarray:
 
 
 def _row(content: bytes, spec: InputSpec) -> np.ndarray:
-    if len(content) > MAX_ROW_BYTES:
-        raise UnreadableSample(f"the row has {len(content)} bytes, more than {MAX_ROW_BYTES}")
+    return np.asarray(_cells(_json(content, "row", MAX_ROW_BYTES), spec), dtype=np.float32)
+
+
+def _window(content: bytes, spec: InputSpec) -> np.ndarray:
+    """A JSON array of `spec.length` rows, oldest first."""
+    points = _json(content, "window", MAX_WINDOW_BYTES)
+    if not isinstance(points, list) or len(points) != spec.length:
+        found = f"{len(points)} points" if isinstance(points, list) else type(points).__name__
+        raise UnreadableSample(f"a window is a JSON array of {spec.length} points, not {found}")
+    return np.asarray([_cells(point, spec) for point in points], dtype=np.float32)
+
+
+def _json(content: bytes, what: str, most: int) -> Any:
+    if len(content) > most:
+        raise UnreadableSample(f"the {what} has {len(content)} bytes, more than {most}")
     try:
-        row = orjson.loads(content)
+        return orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise UnreadableSample(f"the row is not JSON: {error}") from None
+        raise UnreadableSample(f"the {what} is not JSON: {error}") from None
+
+
+def _cells(row: Any, spec: InputSpec) -> list[float]:
     if not isinstance(row, Mapping):
         raise UnreadableSample("a row is a JSON object of column -> value")
     values: list[float] = []
@@ -149,7 +170,29 @@ def _row(content: bytes, spec: InputSpec) -> np.ndarray:
         if row.get(column.name) is None:
             raise UnreadableSample(f"column {column.name!r} is missing")
         values += _cell(row[column.name], column)
-    return np.asarray(values, dtype=np.float32)
+    return values
+
+
+def _text(content: bytes, spec: InputSpec) -> np.ndarray:
+    """Hashed word n-grams (Weinberger et al., ICML 2009), log(1 + count), of length 1; a text without words is zeros.
+
+    The hash is CRC-32 of the words in lower case joined by a space: one bit of it is the sign, so that words that share
+    a place cancel out rather than add up.
+    """
+    if len(content) > MAX_TEXT_BYTES:
+        raise UnreadableSample(f"the text has {len(content)} bytes, more than {MAX_TEXT_BYTES}")
+    try:
+        words = _WORD.findall(content.decode("utf-8").lower())
+    except UnicodeDecodeError as error:
+        raise UnreadableSample(f"the text is not UTF-8: {error.reason} at byte {error.start}") from None
+    runs = [" ".join(words[at : at + n]) for n in range(1, spec.ngrams + 1) for at in range(len(words) - n + 1)]
+    counts = Counter(zlib.crc32(run.encode()) for run in runs)
+    size = spec.features or 1
+    values = np.zeros(size, np.float32)
+    for code, count in counts.items():
+        values[(code >> 1) % size] += (1 if code & 1 else -1) * math.log1p(count)
+    norm = float(np.linalg.norm(values))
+    return values / np.float32(norm) if norm else values
 
 
 def _cell(value: Any, column: TabularColumn) -> list[float]:

@@ -2,12 +2,13 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from services.contracts import cron
 from services.contracts.events import Content
-from services.contracts.manifest import InputSpec, Task
+from services.contracts.inputs import InputSpec
 from services.contracts.rules import LEDGER, Rule, StreamShare, checked, leaves
+from services.contracts.tasks import Task, answer_of
 
 ProjectName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 
@@ -160,7 +161,7 @@ class ProjectSpec(_Settings):
 
     name: ProjectName
     task: Task
-    labels: list[str] = Field(min_length=2, max_length=1000)
+    labels: list[str] = Field(min_length=1, max_length=1000)
     input: InputSpec
     policy: SelectionPolicy = SelectionPolicy()
     trigger: TriggerRule = TriggerRule()
@@ -172,9 +173,11 @@ class ProjectSpec(_Settings):
 
     @field_validator("labels")
     @classmethod
-    def _distinct(cls, labels: list[str]) -> list[str]:
+    def _distinct(cls, labels: list[str], info: ValidationInfo) -> list[str]:
         if len(set(labels)) != len(labels) or not all(label.strip() for label in labels):
             raise ValueError("labels must be distinct and not empty")
+        if len(labels) < 2 and answer_of(info.data.get("task", "image-classification")) == "classification":
+            raise ValueError("a classification is between two labels at least")
         return labels
 
 

@@ -13,7 +13,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from services.contracts.envelope import NO_ORIGIN, Origin
 from services.contracts.events import Trigger
 from services.contracts.ids import sample_id, sha256
-from services.contracts.manifest import InputSpec, Sha256
+from services.contracts.inputs import InputSpec
+from services.contracts.manifest import Sha256
 from services.contracts.preprocessing import FORMATS, UnreadableSample, decode
 from services.contracts.problem import Fault, Problem, invalid
 from services.runtime import strict_json

@@ -25,4 +25,4 @@ def reveal(document: ProjectDocument, task: Task, annotator: str) -> Reveal:
 
 def suggestion(task: Task) -> dict[str, Any] | None:
     """What the model says of a sample, if any model has said something."""
-    return task.prelabel.model_dump() if task.prelabel else None
+    return task.prelabel.model_dump(exclude_none=True) if task.prelabel else None

@@ -8,9 +8,11 @@ from pydantic import ValidationError
 from services.contracts.envelope import Message
 from services.contracts.events import Content, ProjectUpdated
 from services.contracts.ids import sha256
-from services.contracts.manifest import InputSpec, ModelManifest
+from services.contracts.inputs import InputSpec
+from services.contracts.manifest import ModelManifest
 from services.contracts.problem import Problem, invalid
 from services.contracts.projects import Extractor, ProjectDocument, ProjectSpec, TriggerRule
+from services.contracts.tasks import kind_of
 from services.retrain_trigger.heads import HeadParams
 from services.runtime.http import check_match
 from services.runtime.service import Service, transact
@@ -126,7 +128,7 @@ class Catalogue:
             content, manifest = await asyncio.to_thread(_built, spec.input)
         except ValueError as error:
             raise invalid("/input", "no-extractor", str(error)) from error
-        if manifest.task != spec.task:
+        if kind_of(spec.task) != spec.input.kind:
             raise invalid("/task", "input-mismatch", f"The task {spec.task} does not take a {spec.input.kind} input.")
         described = manifest.model_dump_json().encode()
         blobs = self.service.blobs

@@ -12,7 +12,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from services.contracts.manifest import InputSpec, ModelManifest, OutputSpec, TabularColumn
+from services.contracts.inputs import InputSpec, TabularColumn
+from services.contracts.manifest import ModelManifest, OutputSpec
 
 OPSET = 17
 IR_VERSION = 9

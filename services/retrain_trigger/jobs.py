@@ -5,7 +5,8 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from services.contracts.manifest import ModelManifest, Name
+from services.contracts.inputs import Name
+from services.contracts.manifest import ModelManifest
 from services.retrain_trigger.heads import HeadParams
 
 

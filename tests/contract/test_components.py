@@ -16,7 +16,7 @@ from services.cli.components import documents
 from services.cli.profiles import PROFILES, Profile
 from services.cli.runfile import read_run_file
 from services.cli.settings import default_root
-from services.contracts.manifest import InputSpec
+from services.contracts.inputs import InputSpec
 from services.contracts.projects import ProjectSpec
 from services.standins.entities import LOCK_SECONDS
 

@@ -5,7 +5,7 @@ import onnxruntime
 import pytest
 from sklearn.datasets import load_digits
 
-from services.contracts.manifest import TabularColumn
+from services.contracts.inputs import TabularColumn
 from services.infer.model import OnnxModel
 from services.retrain_trigger.extractors import image_extractor, tabular_extractor
 from services.retrain_trigger.heads import Examples, HeadParams, NotTrainable, fit

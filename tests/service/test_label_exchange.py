@@ -14,7 +14,7 @@ from PIL import Image
 
 from services.contracts.events import SampleWithdrawn
 from services.contracts.ids import sha256, task_id
-from services.contracts.manifest import InputSpec, TabularColumn
+from services.contracts.inputs import InputSpec, TabularColumn
 from services.label_queue.app import create
 from services.label_queue.interchange import FORMATS
 

@@ -30,7 +30,7 @@ from services.contracts.events import (
     TaskSkipped,
 )
 from services.contracts.ids import annotation_id, sample_id, sha256, task_id
-from services.contracts.manifest import InputSpec, TabularColumn
+from services.contracts.inputs import InputSpec, TabularColumn
 from services.label_queue.app import create
 from services.runtime.ports import Ports
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from services.contracts.manifest import ModelManifest, TabularColumn
+from services.contracts.inputs import TabularColumn
+from services.contracts.manifest import ModelManifest
 from services.contracts.preprocessing import decode
 from services.infer.model import ModelMismatch, OnnxModel
 from services.retrain_trigger.extractors import image_extractor, tabular_extractor

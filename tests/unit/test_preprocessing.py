@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
-from services.contracts.manifest import InputSpec, ModelManifest, TabularColumn
+from services.contracts.inputs import InputSpec, TabularColumn
+from services.contracts.manifest import ModelManifest
 from services.contracts.preprocessing import UnreadableSample, decode
 
 GREY = InputSpec.image(8, 8, 1)
@@ -186,7 +187,7 @@ def test_a_manifest_survives_json() -> None:
     [
         ({"task": "tabular-classification"}, "does not take"),
         ({"labels": ["a", "a"]}, "twice"),
-        ({"labels": ["a"]}, "at least two"),
+        ({"labels": ["a"]}, "at least 2 label"),
         ({"outputs": {"embedding": "e"}}, "no output gives"),
         ({"outputs": {}}, "or an embedding"),
         ({"input": {**GREY.model_dump(), "shape": [None, 1, 9, 8]}}, "does not fit"),
@@ -199,3 +200,47 @@ def test_a_manifest_survives_json() -> None:
 def test_a_manifest_that_contradicts_itself_is_refused(change: dict, says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         ModelManifest.model_validate({**MANIFEST, **change})
+
+
+def test_a_text_is_its_words_whatever_the_case_and_the_spaces() -> None:
+    spec = InputSpec.text(256)
+    one = decode(b"The  cat sat.", "text/plain; charset=utf-8", spec)
+    assert (one.shape, one.dtype) == ((256,), np.float32)
+    assert np.linalg.norm(one) == pytest.approx(1.0, abs=1e-6)
+    np.testing.assert_array_equal(one, decode(b"the cat\nSAT", "text/plain", spec))
+    assert not np.array_equal(one, decode(b"sat the cat", "text/plain", spec))
+    assert not decode(b"...", "text/plain", spec).any()
+
+
+@pytest.mark.parametrize(
+    ("content", "media_type", "why"),
+    [
+        (b"\xff\xfe", "text/plain", "not UTF-8"),
+        (b"x" * ((1 << 20) + 1), "text/plain", "more than"),
+        (b"x", "text/html", "text/plain"),
+    ],
+)
+def test_what_is_no_text_is_refused(content: bytes, media_type: str, why: str) -> None:
+    with pytest.raises(UnreadableSample, match=why):
+        decode(content, media_type, InputSpec.text(64))
+
+
+def test_a_window_is_its_points_in_order() -> None:
+    spec = InputSpec.series(3, [TabularColumn(name="t", mean=1.0, scale=2.0), TabularColumn(name="p")])
+    window = decode(b'[{"t":1,"p":2},{"t":3,"p":4},{"t":5,"p":6}]', "application/json", spec)
+    np.testing.assert_array_equal(window, np.array([[0, 2], [1, 4], [2, 6]], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b'[{"t":1}]', "array of 2 points, not 1 points"),
+        (b'{"t":1}', "array of 2 points, not dict"),
+        (b'[{"t":1},{"t":"x"}]', "not a number"),
+        (b"[1,2]", "a row is a JSON object"),
+        (b"[", "not JSON"),
+    ],
+)
+def test_what_is_no_window_is_refused(content: bytes, why: str) -> None:
+    with pytest.raises(UnreadableSample, match=why):
+        decode(content, "application/json", InputSpec.series(2, [TabularColumn(name="t")]))

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from services.contracts.events import Content
-from services.contracts.manifest import Task as Kind
 from services.contracts.problem import Problem
+from services.contracts.tasks import Task as Kind
 
 IMAGES: tuple[Kind, ...] = ("image-classification",)
 ALL: tuple[Kind, ...] = ("image-classification", "tabular-classification")
