@@ -19,7 +19,8 @@ from services.contracts.preprocessing import FORMATS, UnreadableSample, decode
 from services.contracts.problem import Fault, Problem, invalid
 from services.runtime import strict_json
 
-ROW_TYPE = "application/json"
+ROW_TYPE, TEXT_TYPE = "application/json", "text/plain"
+KINDS = {"tabular": "rows", "series": "points and windows", "text": "texts"}
 UNTYPED = ("", "application/octet-stream")
 MAX_ATTRIBUTES = 16 << 10
 """Bytes of a sample's attributes as JSON: they travel in events."""
@@ -73,17 +74,18 @@ class Claim(BaseModel):
 
 
 class Inline(Meta):
-    """The JSON form: a row, base64 data, or a claim on stored content; exactly one of them."""
+    """The JSON form: a row, a text, base64 data, or a claim on stored content; exactly one of them."""
 
     row: dict[str, Any] | None = None
+    text: str | None = None
     data: str | None = None
     media_type: str | None = None
     content: Claim | None = None
 
     @model_validator(mode="after")
     def _one_content(self) -> Self:
-        if sum(part is not None for part in (self.row, self.data, self.content)) != 1:
-            raise ValueError("give exactly one of row, data and content")
+        if sum(part is not None for part in (self.row, self.text, self.data, self.content)) != 1:
+            raise ValueError("give exactly one of row, text, data and content")
         if self.media_type is not None and self.data is None:
             raise ValueError("media_type goes with data")
         return self
@@ -103,6 +105,12 @@ class Draft:
     source: str | None = None
     request_id: str = ""
     origin: Origin = NO_ORIGIN
+    row: Mapping[str, Any] | None = None  # of a point of a stream, until its window is whole
+
+    @property
+    def is_point(self) -> bool:
+        """Whether it is not a sample yet, but the last part of one."""
+        return self.row is not None
 
 
 @dataclass(frozen=True)
@@ -147,17 +155,27 @@ class Gate:
         if form.row is not None:
             if not finite(form.row):
                 raise invalid("/row", "not-finite", "The row holds a number that is not finite.")
-            return self.draft(canonical(form.row), ROW_TYPE, form)
+            row = self.draft(canonical(form.row), ROW_TYPE, form)
+            return self._point(row, form.row) if self.spec.kind == "series" else row
+        if form.text is not None:
+            return self.draft(form.text.encode(), TEXT_TYPE, form)
         try:
             content = base64.b64decode(form.data or "", validate=True)
         except ValueError as error:
             raise invalid("/data", "base64", f"data is not base64: {error}.") from error
         return self.draft(content, form.media_type or "", form)
 
+    def _point(self, draft: Draft, row: Mapping[str, Any]) -> Draft:
+        """Raises a 422 problem where it does not say of which stream it is, and where in it."""
+        if draft.meta.sequence is None:
+            detail = "A point needs stream_id and sequence, the number of the point in its stream."
+            raise invalid("/sequence", "missing", detail)
+        return replace(draft, row=row)
+
     def payload(self, content: bytes, fields: Mapping[str, Any]) -> Draft:
-        """The draft of bytes that come without a word on their type: a row as JSON, or an image. `fields` are those of
-        Meta. Raises Problem."""
-        if self.spec.kind != "tabular":
+        """The draft of bytes that come without a word on their type: a row as JSON, a text or an image. `fields` are
+        those of Meta. Raises Problem."""
+        if self.spec.media_type != ROW_TYPE:
             return self.draft(content, "", parsed(Meta, fields))
         try:
             row = strict_json.loads(content)
@@ -199,10 +217,11 @@ def own_blob(uri: str, project: str) -> bool:
 
 def unfit(draft: Draft, spec: InputSpec) -> Problem | None:
     """Why the project's models could never read the sample, if so."""
+    reader = InputSpec.tabular(spec.columns) if draft.is_point else spec
     try:
-        decode(draft.content, draft.media_type, spec)
+        decode(draft.content, draft.media_type, reader)
     except UnreadableSample as error:
-        pointer = "/row" if spec.kind == "tabular" else "/content"
+        pointer = "/row" if reader.kind == "tabular" else "/content"
         return invalid(pointer, "unreadable", f"This can never be a sample of this project: {error}.")
     return None
 
@@ -210,10 +229,10 @@ def unfit(draft: Draft, spec: InputSpec) -> Problem | None:
 def accepted(media_type: str, content: bytes, spec: InputSpec) -> str:
     """The media type, checked against the project's kind and the magic bytes. Raises a 415 problem."""
     kind = media_type.split(";")[0].strip().lower()
-    if spec.kind == "tabular":
-        if kind not in (ROW_TYPE, *UNTYPED):
-            raise Problem(415, "media-type", f"This project takes rows ({ROW_TYPE}), not {kind}.")
-        return ROW_TYPE
+    if spec.media_type is not None:
+        if kind not in (spec.media_type, *UNTYPED):
+            raise Problem(415, "media-type", f"This project takes {KINDS[spec.kind]} ({spec.media_type}), not {kind}.")
+        return spec.media_type
     found = sniffed(content)
     if kind in UNTYPED:
         if found is None:
@@ -237,8 +256,8 @@ def sniffed(content: bytes) -> str | None:
     return None
 
 
-def canonical(row: Mapping[str, Any]) -> bytes:
-    """A row's bytes: sorted keys, no spaces; equal rows are equal bytes. Raises a 422 problem."""
+def canonical(row: Any) -> bytes:
+    """The bytes of a row or a window: sorted keys, no spaces; equal rows are equal bytes. Raises a 422 problem."""
     try:
         return orjson.dumps(row, option=orjson.OPT_SORT_KEYS)
     except TypeError as error:

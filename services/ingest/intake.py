@@ -26,6 +26,20 @@ class Outcome:
     record: dict[str, Any]
     created: bool
 
+    @property
+    def gathering(self) -> bool:
+        """Whether it is a point whose window lacks others, and so no sample yet."""
+        return self.record["state"] == "GATHERING"
+
+    @property
+    def duplicate(self) -> bool:
+        return not self.created and not self.gathering
+
+    @property
+    def status(self) -> int:
+        """201 for a new sample, 200 for one that is known, 202 for a point that waits for others."""
+        return 201 if self.created else 202 if self.gathering else 200
+
 
 @dataclass
 class Ticket:

@@ -16,8 +16,7 @@ def view(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def answer(outcome: Outcome, project: str) -> Response:
-    """201 for a new sample, 200 with the first one's id for one that is known."""
-    body = {**view(outcome.record), "duplicate": not outcome.created}
+    """The sample, new or known by its first id; or how far the window of a point has come."""
+    body = {**view(outcome.record), "duplicate": outcome.duplicate}
     headers = {"location": f"/v1/samples/{body['sample_id']}?project={project}"}
-    status = 201 if outcome.created else 200
-    return Response(orjson.dumps(body), status, headers=headers, media_type="application/json")
+    return Response(orjson.dumps(body), outcome.status, headers=headers, media_type="application/json")

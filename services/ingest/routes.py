@@ -170,12 +170,8 @@ def _result(number: int, outcome: Outcome | Problem) -> dict[str, Any]:
         errors = [fault.model_dump() for fault in outcome.errors]
         refused = {"code": outcome.code, "detail": outcome.detail, "errors": errors}
         return {"line": number, "status": outcome.status, "problem": refused}
-    sample = outcome.record["sample_id"]
-    return {
-        "line": number,
-        "status": 201 if outcome.created else 200,
-        "sample_id": sample,
-        "state": outcome.record["state"],
-        "sha256": outcome.record["content"]["sha256"],
-        "duplicate": not outcome.created,
-    }
+    record = outcome.record
+    shown = {name: record[name] for name in ("sample_id", "state", "points", "of") if name in record}
+    if not outcome.gathering:
+        shown["sha256"] = record["content"]["sha256"]
+    return {"line": number, "status": outcome.status, **shown, "duplicate": outcome.duplicate}

@@ -15,6 +15,7 @@ from services.ingest import admission, index
 from services.ingest.admission import Claim, Draft, Gate, Inline
 from services.ingest.intake import Intake, Outcome
 from services.ingest.settings import IngestSettings
+from services.ingest.streams import Streams
 from services.runtime import tracing
 from services.runtime.errors import Unavailable
 from services.runtime.service import Service, transact
@@ -34,6 +35,7 @@ class Samples:
         self.service = service
         self._ahead = timedelta(seconds=settings.future_seconds)
         self._intake = Intake(service, settings.group, settings.writers)
+        self._streams = Streams(service)
 
     def gate(self, project: ProjectDocument) -> Gate:
         """The rules that hold now."""
@@ -71,9 +73,25 @@ class Samples:
             if isinstance(draft, Draft)
         ]
         refused = [(request, row) for row, request in zip(judged, requests, strict=True) if isinstance(row, Problem)]
-        stored = iter(await self._intake.admit(project.name, good) if good else [])
+        stored = iter(await self._stored(project, good) if good else [])
         await self.refuse(project.name, refused)
         return [row if isinstance(row, Problem) else next(stored) for row in judged]
+
+    async def _stored(self, project: ProjectDocument, drafts: Sequence[Draft]) -> list[Outcome | Problem]:
+        """Outcomes in order; the point of a stream is stored with its window, and until then only kept."""
+        if project.input.length is None:
+            return [*await self._intake.admit(project.name, drafts)]
+        points = [draft for draft in drafts if draft.is_point]
+        assembled = await self._streams.assemble(project.name, project.input.length, points)
+        own = iter(assembled.own)
+        told = [next(own) if draft.is_point else draft for draft in drafts]
+        asked = {row.sample_id: row for row in told if isinstance(row, Draft)}
+        ready = {**{window.sample_id: window for window in assembled.windows}, **asked}
+        outcomes = await self._intake.admit(project.name, [*ready.values()]) if ready else []
+        if assembled.windows:
+            await self._streams.made(project.name, project.input.length, assembled.windows)
+        by_id = dict(zip(ready, outcomes, strict=True))
+        return [_outcome(row, by_id) for row in told]
 
     async def refuse(self, project: str, refused: Sequence[tuple[str, Problem]]) -> None:
         """Say and count that requests were refused."""
@@ -192,6 +210,12 @@ class Samples:
             "rejected": rejected,
             "bytes": counts.get("bytes", 0) - erased,
         }
+
+
+def _outcome(row: Draft | Problem | dict[str, Any], stored: dict[str, Outcome]) -> Outcome | Problem:
+    if isinstance(row, Draft):
+        return stored[row.sample_id]
+    return row if isinstance(row, Problem) else Outcome(row, created=False)
 
 
 def _unfit(drafts: Sequence[Draft | Problem], project: ProjectDocument) -> list[Problem | None]:

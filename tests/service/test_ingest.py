@@ -22,7 +22,9 @@ from services.contracts.events import (
     SampleWithdrawn,
 )
 from services.contracts.ids import sample_id, sha256
+from services.contracts.inputs import InputSpec, TabularColumn
 from services.ingest.app import create
+from services.ingest.windows import Stream
 from services.runtime.ports import CREATE, Ports, Put
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -474,3 +476,100 @@ async def test_content_of_a_sample_that_came_with_its_label_is_shown_too(tmp_pat
         shown = await running.call("GET", "/v1/samples/smp_gold/content", "annotator")
         assert (shown.status_code, shown.content, shown.headers["content-type"]) == (200, b"png", "image/png")
         assert (await running.call("GET", "/v1/samples/smp_other/content", "annotator")).status_code == 404
+
+
+async def _project_of(running: Running, name: str, spec: InputSpec) -> None:
+    """A project of a kind that has no bundled extractor needed here: ingest never runs a model."""
+    event = await project(running.blobs, name)
+    document = {**event.document, "task": f"{spec.kind}-classification", "input": spec.model_dump(mode="json")}
+    await running.deliver(event.model_copy(update={"document": document}))
+
+
+SERIES = InputSpec.series(3, [TabularColumn(name="t")])
+POINTS = "/v1/samples?project=series"
+
+
+def point(number: int, **more: Any) -> dict[str, Any]:
+    return {"row": {"t": number}, "stream_id": "press-1", "sequence": number, **more}
+
+
+async def test_a_point_is_a_sample_once_its_window_is_whole(tmp_path: Path) -> None:
+    async with ingesting(tmp_path) as running:
+        await _project_of(running, "series", SERIES)
+        answers = [await running.call("POST", POINTS, json=point(number, tags=[f"n{number}"])) for number in range(4)]
+        assert [answer.status_code for answer in answers] == [202, 202, 201, 201]
+        waiting = answers[1].json()
+        assert (waiting["state"], waiting["points"], waiting["of"]) == ("GATHERING", 2, 3)
+        assert answers[3].json()["sample_id"] == sample_id("series", "local/press-1/3")
+        ingested = await running.data(SampleIngested)
+        assert [(event["sequence"], event["tags"]) for event in ingested] == [(2, ["n2"]), (3, ["n3"])]
+        windows = [json.loads(await running.blobs.get(event["content"]["uri"])) for event in ingested]
+        assert windows == [[{"t": 0}, {"t": 1}, {"t": 2}], [{"t": 1}, {"t": 2}, {"t": 3}]]
+        again = await running.call("POST", POINTS, json=point(3))
+        assert (again.status_code, again.json()["duplicate"]) == (200, True)
+        assert await running.data(SampleIngested) == []
+
+
+async def test_a_late_point_completes_what_waited_for_it_and_a_restart_shortens_nothing(
+    tmp_path: Path, ports: Ports
+) -> None:
+    async with ingesting(tmp_path, ports=ports) as running:
+        await _project_of(running, "series", SERIES)
+        lines = "\n".join(json.dumps(point(number, attributes={"n": number})) for number in (0, 1, 4, 3))
+        results = (await running.call("POST", "/v1/samples:batch?project=series", content=lines)).json()["results"]
+        assert [row["status"] for row in results] == [202] * 4
+    async with ingesting(tmp_path, ports=ports) as running:
+        late = await running.call("POST", POINTS, json=point(2))
+        assert (late.status_code, late.json()["sequence"]) == (201, 2)
+        told = {event["sequence"]: event["attributes"] for event in await running.data(SampleIngested)}
+        assert told == {2: {}, 3: {"n": 3}, 4: {"n": 4}}
+
+
+async def test_a_crash_between_a_point_and_its_window_is_mended_by_the_next_try(tmp_path: Path) -> None:
+    async with ingesting(tmp_path) as running:
+        await _project_of(running, "series", SERIES)
+        for number in (0, 1):
+            await running.call("POST", POINTS, json=point(number))
+        record = Stream.read(None, 3).added(
+            {n: {"row": {"t": n}, "captured_at": NOW.isoformat(), "meta": {}} for n in range(3)}
+        )
+        key = "stream:series:local/press-1"
+        await running.state.commit([Put(key, record.record())])
+        assert (await running.call("POST", POINTS, json=point(2))).status_code == 201
+
+
+async def test_what_is_no_point_is_refused(tmp_path: Path) -> None:
+    async with ingesting(tmp_path) as running:
+        await _project_of(running, "series", SERIES)
+        for number in range(10):
+            await running.call("POST", POINTS, json=point(number))
+        cases = {
+            "/sequence": {"row": {"t": 1}},
+            "/row": point(11, row={"x": 1}),
+        }
+        for pointer, body in cases.items():
+            answer = await running.call("POST", POINTS, json=body)
+            assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, pointer)
+        late = await running.call("POST", POINTS, json=point(20))
+        assert late.status_code == 202
+        late = await running.call("POST", POINTS, json=point(14))
+        assert (late.status_code, late.json()["errors"][0]["code"]) == (422, "too-late")
+        whole = await running.call(
+            "POST", POINTS, json={"data": base64.b64encode(b'[{"t":1},{"t":2},{"t":3}]').decode()}
+        )
+        assert whole.status_code == 201
+        short = await running.call("POST", POINTS, json={"data": base64.b64encode(b'[{"t":1}]').decode()})
+        assert short.status_code == 422
+
+
+async def test_a_text_comes_as_it_is_or_in_a_line_of_json(tmp_path: Path) -> None:
+    async with ingesting(tmp_path) as running:
+        await _project_of(running, "words", InputSpec.text(64))
+        path = "/v1/samples?project=words"
+        first = await send(running, "Grüße".encode(), path, kind="text/plain; charset=utf-8")
+        again = await running.call("POST", path, json={"text": "Grüße"})
+        assert (first.status_code, again.status_code) == (201, 200)
+        assert first.json()["sample_id"] == again.json()["sample_id"] == sample_id("words", sha256("Grüße".encode()))
+        assert (await send(running, b"\xff\xfe", path, kind="text/plain")).status_code == 422
+        assert (await send(running, png(1), path)).status_code == 415
+        assert (await running.call("POST", path, json={"row": {"t": 1}})).status_code == 415

@@ -198,8 +198,8 @@ class Door:
         try:
             if reading.row is None:
                 return gate.payload(reading.content or b"", meta)
-            if gate.spec.kind != "tabular":
-                raise Problem(415, "media-type", "This source brings rows, and the project takes images.")
+            if not gate.spec.columns:
+                raise Problem(415, "media-type", f"This source brings rows, and the project takes {gate.spec.kind}s.")
             return gate.inline(admission.parsed(Inline, {**meta, "row": reading.row}))
         except Problem as problem:
             return problem

@@ -12,7 +12,9 @@ from services.ingest.intake import Outcome
 from services.ingest.sources.config import Common
 
 SAMPLES = Counter(
-    "halfsure_source_samples_total", "Samples of a source: taken, duplicate, refused or dropped", ["source", "outcome"]
+    "halfsure_source_samples_total",
+    "Samples of a source, by what became of them",
+    ["source", "outcome"],
 )
 RECONNECTS = Counter("halfsure_source_reconnects_total", "Connections of a source after its first", ["source"])
 CONNECTED = Gauge("halfsure_source_connected", "Whether this replica is connected to the source", ["source"])
@@ -33,6 +35,7 @@ class Status:
     last_seen: datetime | None = None
     taken: int = 0
     duplicates: int = 0
+    gathering: int = 0  # points that came before their window was whole
     refused: Counts[str] = field(default_factory=Counts)
     dropped: Counts[str] = field(default_factory=Counts)
     reconnects: int = 0
@@ -67,6 +70,9 @@ class Status:
         elif outcome.created:
             self.taken += 1
             SAMPLES.labels(self.source.name, "taken").inc()
+        elif outcome.gathering:
+            self.gathering += 1
+            SAMPLES.labels(self.source.name, "gathering").inc()
         else:
             self.duplicates += 1
             SAMPLES.labels(self.source.name, "duplicate").inc()
@@ -88,6 +94,7 @@ class Status:
             "last_seen": self.last_seen.isoformat() if self.last_seen else None,
             "taken": self.taken,
             "duplicates": self.duplicates,
+            "gathering": self.gathering,
             "refused": dict(self.refused),
             "dropped": dict(self.dropped),
             "reconnects": self.reconnects,
