@@ -58,6 +58,7 @@ class Tally:
 
     new: int = 0
     known: int = 0
+    gathering: int = 0  # points that came before their window was whole
     files: int = 0
     skipped: int = 0
     refused_before: int = 0
@@ -65,15 +66,52 @@ class Tally:
     refused: list[tuple[str, str]] = field(default_factory=list)
 
 
-def found(path: Path) -> list[File]:
+@dataclass(frozen=True)
+class Rows:
+    """What the rows of a table are: samples, named by a column or by their number, or the points of a stream."""
+
+    key_column: str | None = None
+    points: bool = False
+    sequence_column: str | None = None
+
+    def line(self, row: dict[str, Any], number: int, table: str, said: dict[str, Any]) -> dict[str, Any]:
+        """What is sent of the row; `table` is the name of its file's content. Raises ValueError."""
+        if self.points:
+            return {
+                **said,
+                "stream_id": said["stream_id"] or table,
+                "sequence": self._sequence(row, number),
+                "row": row,
+            }
+        # A row's own key, else the file's hash and the row's number: the same row is the same sample.
+        key = _taken(row, self.key_column, number) if self.key_column is not None else f"{table}:{number}"
+        return {**said, "row": row, "key": key}
+
+    def _sequence(self, row: dict[str, Any], number: int) -> int:
+        if self.sequence_column is None:
+            return number
+        text = _taken(row, self.sequence_column, number)
+        if not text.isdecimal():
+            raise ValueError(f"row {number + 1}: {self.sequence_column} is {text!r:.40}, not a number from 0 on")
+        return int(text)
+
+
+def _taken(row: dict[str, Any], column: str, number: int) -> str:
+    """The column's text, which is no input then."""
+    if row.get(column) in (None, ""):
+        raise ValueError(f"row {number + 1} has no {column}")
+    return str(row.pop(column))
+
+
+def found(path: Path, texts: bool = False) -> list[File]:
     """The files below a folder that may hold samples, or the one file. Raises NothingToSend."""
     if not path.exists():
         raise NothingToSend(f"there is no {path}")
     root = path.resolve()
     below = sorted(root.rglob("*")) if root.is_dir() else [root]
-    known = [one for one in below if files.holds_samples(one) and one.is_file() and not one.is_symlink()]
+    known = [one for one in below if files.holds_samples(one, texts) and one.is_file() and not one.is_symlink()]
     if not known:
-        looked = ", ".join([*files.PICTURES, *files.TABLES])
+        looked = ", ".join(files.suffixes(texts))
         raise NothingToSend(f"{path} holds nothing that is a sample; looked for {looked}")
     return [_file(one, root) for one in known]
 
@@ -85,32 +123,28 @@ def _file(path: Path, root: Path) -> File:
     return File(path, name, about.st_size, stamp(about.st_size, about.st_mtime_ns), when)
 
 
-def pieces(file: File, after: int, said: dict[str, Any], key_column: str | None) -> Iterator[Piece]:
+def pieces(file: File, after: int, said: dict[str, Any], rows: Rows) -> Iterator[Piece]:
     """The samples of a file behind row `after`. Raises ValueError for a table that cannot be read, and OSError."""
     content = file.path.read_bytes()
     meta = {**said, "captured_at": file.when.isoformat(), "attributes": {"file": file.name[-512:]}}
     if not files.is_table(file.path):
-        body = {"data": base64.b64encode(content).decode(), "media_type": files.PICTURES[file.path.suffix.lower()]}
+        body = {"data": base64.b64encode(content).decode(), "media_type": files.CONTENTS[file.path.suffix.lower()]}
         yield Piece(file, WHOLE, json.dumps({**meta, **body}).encode())
         return
-    name = sha256(content)
+    table = sha256(content)
     for number, row in enumerate(files.rows(file.path.suffix, content.decode("utf-8-sig").splitlines(keepends=True))):
         if number > after:
-            if key_column is not None and not row.get(key_column):
-                raise ValueError(f"row {number + 1} has no {key_column}")
-            # A row's own key, else the file's hash and the row's number: the same row is the same sample.
-            key = str(row.pop(key_column)) if key_column is not None else f"{name}:{number}"
-            yield Piece(file, number, json.dumps({**meta, "row": row, "key": key}).encode(), number)
+            yield Piece(file, number, json.dumps(rows.line(row, number, table, meta)).encode(), number)
 
 
 class Upload:
     """Sends what the ledger does not know as sent."""
 
-    def __init__(self, rest: Rest, ledger: Ledger, said: dict[str, Any], key_column: str | None = None) -> None:
+    def __init__(self, rest: Rest, ledger: Ledger, said: dict[str, Any], rows: Rows) -> None:
         self._rest = rest
         self._ledger = ledger
         self._said = said
-        self._key_column = key_column
+        self._rows = rows
         self.tally = Tally()
 
     async def send(self, files: Sequence[File], moved: Callable[[Tally], None]) -> Tally:
@@ -139,7 +173,7 @@ class Upload:
             self.tally.bytes += file.size
             return
         try:
-            yield from _last_marked(pieces(file, line.position if line else -1, self._said, self._key_column))
+            yield from _last_marked(pieces(file, line.position if line else -1, self._said, self._rows))
         except (ValueError, OSError) as error:
             self._refuse(file.name, str(error))
             self._done([Line(file.key, file.stamp, WHOLE, str(error))], [file])
@@ -172,6 +206,8 @@ class Upload:
                 self._refuse(piece.place, note)
             elif result["status"] == 201:
                 self.tally.new += 1
+            elif result["status"] == 202:
+                self.tally.gathering += 1
             else:
                 self.tally.known += 1
             lines[piece.file.key] = Line(piece.file.key, piece.file.stamp, piece.position, note)

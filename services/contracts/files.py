@@ -1,4 +1,4 @@
-"""Which files hold samples: pictures by their suffix, and tables row by row. Pure."""
+"""Which files hold samples: pictures and texts by their suffix, and tables row by row. Pure."""
 
 import csv
 import json
@@ -16,14 +16,21 @@ PICTURES = {
     ".tif": "image/tiff",
     ".tiff": "image/tiff",
 }
+TEXTS = {".txt": "text/plain", ".md": "text/plain"}
+CONTENTS = {**PICTURES, **TEXTS}
 TABLES = (".csv", ".jsonl", ".ndjson", ".json")
 UNFINISHED = (".part", ".tmp", ".temp", ".partial", ".crdownload", ".swp")
 
 
-def holds_samples(path: PurePath) -> bool:
+def suffixes(texts: bool = False) -> tuple[str, ...]:
+    """Of pictures and tables, or of texts: beside pictures lie texts that are no samples, such as a list of names."""
+    return tuple(TEXTS) if texts else (*PICTURES, *TABLES)
+
+
+def holds_samples(path: PurePath, texts: bool = False) -> bool:
     """Whether a file of this name may hold samples; hidden ones and those that are being written do not."""
     hidden = path.name.startswith((".", "~")) or path.name.endswith("~")
-    return not hidden and path.suffix.lower() in (*PICTURES, *TABLES)
+    return not hidden and path.suffix.lower() in suffixes(texts)
 
 
 def is_table(path: PurePath) -> bool:

@@ -19,6 +19,7 @@ from worlds import png, project
 from services.cli.errors import EXPECTED
 from services.cli.main import app
 from services.contracts.ids import sample_id, sha256
+from services.contracts.inputs import InputSpec, TabularColumn
 from services.ingest.app import create
 
 TOKEN = {"HALFSURE_TOKEN": TOKENS["operator"]}
@@ -93,7 +94,8 @@ async def test_a_run_that_is_killed_goes_on_and_another_sends_nothing(tmp_path: 
     # At most the batch whose answer the killed run did not hear came twice, and was known.
     assert row["known"] == duplicates <= 500
     status, said = await site.run(str(photos), "--json")
-    assert (status, json.loads(said)) == (0, {"new": 0, "known": 0, "files": 0, "skipped": 1200, "refused": []})
+    nothing = {"new": 0, "known": 0, "gathering": 0, "files": 0}
+    assert (status, json.loads(said)) == (0, {**nothing, "skipped": 1200, "refused": []})
     assert await site.counts() == (1200, duplicates)
     sample = sample_id("default", sha256(png(0, 0)))
     record = (await site.running.call("GET", f"/v1/samples/{sample}")).json()
@@ -138,6 +140,31 @@ async def test_rows_of_tables_and_their_keys(tmp_path: Path, site: Site) -> None
     assert "row 3 has no id" in said
     found = await site.running.call("GET", f"/v1/samples/{sample_id('table', 'k1')}?project=table")
     assert found.status_code == 200
+
+
+async def test_texts_and_the_points_of_a_stream(tmp_path: Path, site: Site) -> None:
+    specs = {"words": InputSpec.text(64), "press": InputSpec.series(3, [TabularColumn(name="t")])}
+    for name, spec in specs.items():
+        event = await project(site.running.blobs, name)
+        changes = {"task": f"{spec.kind}-classification", "input": spec.model_dump(mode="json")}
+        await site.running.deliver(event.model_copy(update={"document": {**event.document, **changes}}))
+    letters = tmp_path / "letters"
+    letters.mkdir()
+    (letters / "a.txt").write_text("Dear Sir")
+    (letters / "b.md").write_text("Dear Madam")
+    (letters / "c.png").write_bytes(png(1))
+    status, said = await site.run(str(letters), "--project", "words", "--texts", "--json")
+    assert (status, json.loads(said)["new"]) == (0, 2)
+    table = tmp_path / "press.csv"
+    table.write_text("n,t\n7,1\n6,2\n8,3\n9,4\n")
+    arguments = ("--project", "press", "--points", "--stream", "p1", "--sequence-column", "n", "--json")
+    status, said = await site.run(str(table), *arguments)
+    assert (status, json.loads(said)["new"], json.loads(said)["gathering"]) == (0, 2, 2)
+    found = await site.running.call("GET", f"/v1/samples/{sample_id('press', 'local/p1/9')}?project=press")
+    assert found.json()["sequence"] == 9
+    table.write_text("n,t\nx,1\n")
+    status, said = await site.run(str(table), *arguments)
+    assert (status, json.loads(said)["refused"][0]["why"]) == (1, "row 1: n is 'x', not a number from 0 on")
 
 
 async def test_what_cannot_be_sent_is_said(tmp_path: Path, site: Site) -> None:

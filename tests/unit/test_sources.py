@@ -106,6 +106,7 @@ def test_tables_row_by_row() -> None:
         list(files.rows(".ndjson", ["{}", "{"]))
     named = ["a.png", "b.JPG", "c.csv", ".hidden.png", "d.png.part", "e.txt", "f.png~"]
     assert [name for name in named if files.holds_samples(Path(name))] == ["a.png", "b.JPG", "c.csv"]
+    assert [name for name in named if files.holds_samples(Path(name), texts=True)] == ["e.txt"]
 
 
 # ONVIF.

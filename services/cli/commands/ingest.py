@@ -13,7 +13,7 @@ from services.cli.rest import Rest
 from services.cli.settings import StackSettings
 from services.cli.stack import Stack
 from services.cli.terminal import HomeOption, JsonOption, app, err, fail, load_settings, out
-from services.cli.upload import NothingToSend, Tally, Upload, found, ledger_at
+from services.cli.upload import NothingToSend, Rows, Tally, Upload, found, ledger_at
 from services.contracts.events import Trigger
 from services.contracts.ids import digest
 
@@ -32,6 +32,14 @@ def ingest(
     key_column: Annotated[
         str | None, typer.Option("--key-column", help="A table's column that names each row; it is no input then.")
     ] = None,
+    texts: Annotated[bool, typer.Option("--texts", help="Send texts (.txt .md), not pictures and tables.")] = False,
+    points: Annotated[
+        bool, typer.Option("--points", help="A table's rows are the points of a stream, for a project of series.")
+    ] = False,
+    sequence_column: Annotated[
+        str | None,
+        typer.Option("--sequence-column", help="Of --points, the column that counts them (default: the row's number)."),
+    ] = None,
     again: Annotated[
         bool, typer.Option("--again", help="Send all of it, also what was sent or refused before.")
     ] = False,
@@ -45,21 +53,26 @@ def ingest(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Send pictures and tables to the loop.
+    """Send pictures, tables and texts to the loop.
 
     Pictures (.png .jpg .jpeg .webp .bmp .gif .tif .tiff) are a sample each; of tables (.csv .jsonl .ndjson .json)
-    each row is one. What was sent is noted in the state folder, by size and time of change: a run that was stopped
-    goes on where it was, and a second run sends nothing twice. Should the notes be lost, ingest knows the samples
-    themselves. Ends with 1 when something was refused.
+    each row is one, or with --points the point of a stream. What was sent is noted in the state folder, by size and
+    time of change: a run that was stopped goes on where it was, and a second run sends nothing twice. Should the notes
+    be lost, ingest knows the samples themselves. Ends with 1 when something was refused.
 
     [dim]halfsure ingest photos/ --project yard --stream gate --tag night[/]
     [dim]halfsure ingest readings.csv --project press --key-column id[/]
+    [dim]halfsure ingest letters/ --project post --texts[/]
+    [dim]halfsure ingest press-1.csv --project press --points --stream press-1 --sequence-column n[/]
     [dim]HALFSURE_TOKEN=… halfsure ingest photos/ --url https://halfsure.example/api/ingest[/]
     """
     settings = load_settings(home)
+    if points and key_column is not None:
+        raise typer.BadParameter("a point is named by its number; --key-column is for rows that are samples")
+    rows = Rows(key_column, points, sequence_column)
     try:
         where, secret = _address(settings, url, token)
-        files = found(path)
+        files = found(path, texts)
     except NothingToSend as problem:
         fail(str(problem))
         raise typer.Exit(2) from None
@@ -70,7 +83,7 @@ def ingest(
     async def send(moved: Callable[[Tally], None]) -> Tally:
         try:
             with ledger_at(notes, again) as ledger:
-                return await Upload(rest, ledger, said, key_column).send(files, moved)
+                return await Upload(rest, ledger, said, rows).send(files, moved)
         finally:
             await rest.close()
 
@@ -102,11 +115,14 @@ def _address(settings: StackSettings, url: str | None, token: str | None) -> tup
 
 def _say(tally: Tally, as_json: bool) -> None:
     if as_json:
-        row: dict[str, Any] = {"new": tally.new, "known": tally.known, "files": tally.files, "skipped": tally.skipped}
+        names = ("new", "known", "gathering", "files", "skipped")
+        row: dict[str, Any] = {name: getattr(tally, name) for name in names}
         row["refused"] = [{"place": place, "why": why} for place, why in tally.refused]
         print(json.dumps(row))
         return
     out.print(f"{tally.new} new samples, {tally.known} that ingest knew, from {tally.files} files", highlight=False)
+    if tally.gathering:
+        out.print(f"{tally.gathering} points wait for others of their window", highlight=False)
     if tally.skipped:
         before = f", {tally.refused_before} of them refused then" if tally.refused_before else ""
         out.print(f"{tally.skipped} files were sent before{before} (--again sends them anew)", highlight=False)

@@ -111,6 +111,7 @@ class Folder(Common):
     kind: Literal["folder"]
     path: AbsolutePath
     recursive: bool = True
+    texts: bool = Field(default=False, description="take texts (.txt .md), not pictures and tables")
     settle_seconds: float = Field(
         default=1.0, ge=0.05, le=3600, description="a file is whole when it has rested so long"
     )

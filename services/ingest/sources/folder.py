@@ -83,7 +83,7 @@ class _Watch:
     def _look(self, paths: Iterable[Path], now: float) -> None:
         """Note files that are of interest; one that the ledger knows as it is, is none."""
         for path in paths:
-            if files.holds_samples(path):
+            if files.holds_samples(path, self._source.texts):
                 seen = _stamp(str(path))
                 known = seen is not None and self._ledger.get(str(path), seen) is not None
                 self._settling.look(str(path), None if known else seen, now)
