@@ -22,7 +22,7 @@ COMPILE := uv pip compile --universal --python-version 3.11 --generate-hashes --
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo smoke test test-labels test-page test-queue test-training test-profiles test-edge test-traces \
-  test-sources test-k8s test-tilt web tilt images check bench bench-selection up down doctor lock clean
+  test-sources chaos test-k8s test-tilt web tilt images check bench bench-selection up down doctor lock clean
 
 help: ## Show what there is to do
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ test-page: setup ## Label in a real browser in front of a whole stack (about fou
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/browser.txt
 	@cd services/portal/web && npm ci --silent --no-audit --no-fund
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/contract/test_page.py tests/page -s
+
+chaos: setup ## Play seeded loops while everything fails in turn (RUNS=10 SEED=1 REPLICAS=1); numbers in out/chaos/report.json
+	RUNS=$(RUNS) SEED=$(SEED) REPLICAS=$(REPLICAS) HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/chaos -s
 
 web: ## Build the page again into services/portal/static, which is committed (needs Node 20 or newer)
 	@cd services/portal/web && npm ci --silent --no-audit --no-fund && npm run --silent check && npm run --silent build

@@ -98,7 +98,7 @@ class Player:
         self._plan = plan
         self._app_ids = app_ids
         self._show = show
-        self._labels: dict[str, str] = {}
+        self.labels: dict[str, str] = {}  # sample -> its true label, of all that was brought
         self.answered: dict[str, str] = {}  # task -> sample
         self._judged: set[str] = set()
         self._seen_counts: dict[str, Counter[str]] = {}
@@ -155,8 +155,8 @@ class Player:
         answer = await self._rest.post("ingest", "/v1/samples:batch", **_ndjson([item.body for item in chunk]))
         rows = _all_taken(answer, "sample")
         for item, row in zip(chunk, rows, strict=True):
-            self._labels[row["sample_id"]] = item.label
-        self.progress.ingested = len(self._labels)
+            self.labels[row["sample_id"]] = item.label
+        self.progress.ingested = len(self.labels)
         self._moved()
 
     async def _annotate(self) -> int:
@@ -185,7 +185,7 @@ class Player:
         return [task for task in held["items"] if task["lease"]["holder"] == ANNOTATOR]
 
     async def _answer(self, task: dict[str, Any]) -> None:
-        label = self._labels[task["sample_id"]]
+        label = self.labels[task["sample_id"]]
         task_id = task.get("id") or task["task_id"]
         body = {"annotator": ANNOTATOR, "epoch": task["lease"]["epoch"], "value": label}
         await self._rest.post("label-queue", f"/v1/tasks/{task_id}/annotations", json=body)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from services.cli.home import Home, Secrets
 from services.cli.ports import plan_ports, port_key, refuse_busy
+from services.cli.process import ProcessSpec
 from services.cli.profiles import PROFILES, apps_of
 from services.cli.reaping import reap
 from services.cli.runfile import read_run_file
@@ -115,8 +116,12 @@ class Stack:
         """Wait until a process is ready (again)."""
         await self.supervisor.wait_ready(name, within)
 
+    def specs(self, plan: Plan) -> list[ProcessSpec]:
+        """What runs, stage by stage."""
+        return infrastructure(plan) + ([] if self._only_infrastructure else applications(plan))
+
     async def _prepare(self, plan: Plan) -> Supervisor:
-        specs = infrastructure(plan) + ([] if self._only_infrastructure else applications(plan))
+        specs = self.specs(plan)
         refuse_busy({name: port for spec in specs for name, port in spec.ports.items()})
         redis = external_redis(plan)
         if redis is not None and not await redis_answers(*redis):

@@ -1,0 +1,115 @@
+"""One seeded run: a small loop from its first sample to its last model, while things go wrong."""
+
+import asyncio
+import json
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from chaos.faults import Chaos, drawn
+from chaos.stacks import ChaosStack
+from following import Wire, follow
+
+from services.cli.datasets import Dataset, Item, Split
+from services.cli.player import Plan, Player
+from services.cli.rest import Rest
+from services.contracts.inputs import InputSpec, TabularColumn
+
+POOL, EVALUATION, TEST, BUDGET, BATCH = 120, 30, 20, 24, 8
+LABELS = ("low", "middle", "high")
+READY_SECONDS = 120.0
+
+
+@dataclass
+class Report:
+    """What a run has shown."""
+
+    seed: int
+    faults: list[str]
+    lost: list[str] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
+    stuck: str | None = None
+    seconds: float = 0.0
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.lost or self.doubled or self.stuck)
+
+
+class ChaosPlan(Plan):
+    """A plan with a project of its own, that waits no longer than a small run needs."""
+
+    @property
+    def project(self) -> str:
+        return self.data.name
+
+    def document(self) -> dict[str, Any]:
+        document = super().document()
+        policy = {**document["policy"], "settle_seconds": 20, "audit": 1, "control": 1}
+        return {**document, "policy": policy, "trigger": {**document["trigger"], "max_age_seconds": 10}}
+
+
+def plan_of(seed: int) -> ChaosPlan:
+    """Rows of two numbers in three overlapping clouds, others for each seed."""
+    rng = np.random.default_rng(seed)
+    items = []
+    for number in range(POOL + EVALUATION + TEST):
+        label = number % 3
+        x, y = rng.normal((label, -label), 0.5)
+        row = {"x": round(float(x), 6), "y": round(float(y), 6)}
+        items.append(Item(b"", "application/json", LABELS[label], row))
+    rng.shuffle(items)  # type: ignore[arg-type]
+    parts = Split(tuple(items[:POOL]), tuple(items[POOL : POOL + EVALUATION]), tuple(items[POOL + EVALUATION :]))
+    spec = InputSpec.tabular([TabularColumn(name="x"), TabularColumn(name="y")])
+    data = Dataset(f"chaos-{seed}", "tabular-classification", LABELS, spec, tuple(items))
+    return ChaosPlan(data, parts, "uncertainty_coverage", BUDGET, BATCH, seed)
+
+
+async def run(stack: ChaosStack, seed: int, disk: bool) -> Report:
+    """Play, hurt, heal, and follow every id."""
+    rng, plan = random.Random(seed), plan_of(seed)
+    targets = [name for name in stack.processes if not name.startswith("portal")]
+    chaos = Chaos(stack, drawn(rng, plan, targets, disk))
+    report, began = Report(seed, []), time.monotonic()
+    rest, wire = Rest(stack.url, stack.token, plan.project), Wire(stack.ports["redis"])
+    player = Player(rest, plan, stack.app_ids, chaos.look)
+    try:
+        await player.make_project()
+        progress = await player.play()
+        await chaos.calm()
+        await asyncio.gather(*(stack.wait_ready(name, READY_SECONDS) for name in stack.processes))
+        found = await follow(rest, plan, progress, Counter(dict.fromkeys(player.labels, 1)))
+        found.lost += await _dead_letters(rest, stack)
+        wire.check()
+        report = replace(report, lost=found.lost, doubled=found.doubled)
+    except Exception as error:
+        report = replace(report, stuck=f"{type(error).__name__}: {error}"[:2000])
+        await chaos.calm()
+    finally:
+        wire.close()
+        await _forget(rest, plan.project)
+        await rest.close()
+    left = [f"(not done) {fault.kind} {fault.target}".strip() for fault in chaos.waiting]
+    return replace(report, faults=[*chaos.done, *left], seconds=round(time.monotonic() - began, 1))
+
+
+async def _dead_letters(rest: Rest, stack: ChaosStack) -> list[str]:
+    """Nothing that these faults do is a reason to give an event up."""
+    found = []
+    for app in stack.app_ids:
+        letters = await rest.get(app, "/v1/deadletters")
+        found += [f"{app} gave up {json.dumps(letter)[:500]}" for letter in letters["items"]]
+    return found
+
+
+async def _forget(rest: Rest, project: str) -> None:
+    """A project that is over costs the next ones nothing."""
+    try:
+        document = await rest.get("retrain-trigger", f"/v1/projects/{project}")
+        match = {"if-match": f'"{document["revision"]}"'}
+        await rest.call("DELETE", "retrain-trigger", f"/v1/projects/{project}", headers=match)
+    except Exception as error:
+        print(f"{project} is not deleted: {error}")
