@@ -141,7 +141,9 @@ class Stack:
         self._changed()
 
     def _changed(self) -> None:
-        self.home.write_record(self.record())
+        # On a full disk the record stays as it was; that is no reason to stop looking after the processes.
+        with contextlib.suppress(OSError):
+            self.home.write_record(self.record())
         self._on_change(self)
 
     def record(self) -> dict[str, Any]:
