@@ -69,6 +69,7 @@ def _terms(task: Task, selected: SampleSelected) -> dict[str, Any]:
         "model_version": selected.model_version,
         "prelabel": selected.prelabel,
         "reasons": tuple(selected.reasons),
+        "ranked_at": None,
     }
 
 

@@ -126,8 +126,8 @@ def _leasing(router: APIRouter, parts: Parts) -> None:
             schema.check(label, pointer=f"/labels/{at}")
         if body.labels and document.suggestions not in SHOWN_BEFORE:
             raise invalid("/labels", "hidden", "This project does not show suggestions before the answer.")
-        who, terms = speaker(caller, body.annotator), (document.quality.gold_share, document.policy.required_labels)
-        claimed = await parts.claims.claim(Ask(project, who, body.n, body.labels, *terms))
+        who, terms = speaker(caller, body.annotator), (document.quality, document.policy.required_labels)
+        claimed = await parts.claims.claim(Ask(project, who, body.n, *terms, body.labels))
         if not claimed:
             book = await parts.tasks.book(project)
             counts = views.stats(book, "")

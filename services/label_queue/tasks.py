@@ -111,6 +111,7 @@ class Task(_Value):
     model_version: str = "none"
     prelabel: Top | None = None
     reasons: tuple[str, ...] = ()
+    ranked_at: AwareDatetime | None = None
     lease: Lease | None = None
     holders: dict[int, str] = {}
     answers: tuple[Answer, ...] = ()
