@@ -35,7 +35,10 @@ class TooManyLeases(Problem):
 
 @dataclass(frozen=True)
 class Ask:
-    """Who wants how many tasks; `labels` narrows them to those that the model takes for one of these."""
+    """Who wants how many tasks; `labels` narrows them to those that the model takes for one of these.
+
+    `tasks` names the ones that are meant.
+    """
 
     project: str
     annotator: str
@@ -43,6 +46,7 @@ class Ask:
     quality: QualityRule
     required: int = 1  # answers that a sample usually needs, for gold samples to look like the others
     labels: Collection[str] | None = None
+    tasks: Sequence[str] | None = None
 
     def fits(self, entry: Entry) -> bool:
         """Whether the annotator has not answered, and the model suggests one of `labels`, if any are named.
@@ -77,6 +81,8 @@ class Claims:
         """Up to `ask.n` tasks, leased in one transaction; none if none is free. Raises a 429."""
         book = await self.tasks.book(ask.project)
         await self._register(ask)
+        if ask.tasks:
+            return await self._named(book, ask, ask.tasks)
         looked = False
         async with self.service.lock(hold_key(ask.project, ask.annotator)):
             for attempt in range(TRIES):
@@ -93,6 +99,19 @@ class Claims:
                     await self._within_limit(ask)
                     await self.tasks.refresh(ask.project)
         raise Unavailable("the tasks that seem free are all taken; ask again")
+
+    async def _named(self, book: Book, ask: Ask, names: Sequence[str]) -> list[Task]:
+        """Those of the named tasks that are free for the annotator."""
+        async with self.service.lock(hold_key(ask.project, ask.annotator)):
+            for attempt in range(8):
+                found = await self.tasks.many(names)
+                free = [task.id for task in found if task.project == ask.project and task.split == "train"]
+                if leased := await self._lease(ask, book, free):
+                    return leased
+                if not any((leases.expire(task, self.now) or task).fits(ask.annotator) for task in found):
+                    return []
+                await asyncio.sleep(0.005 * 2**attempt)
+        raise Unavailable("somebody else is writing these tasks; ask again")
 
     def _overdue(self, book: Book, ask: Ask, n: int) -> list[str]:
         names = book.due(self.now, n) if n > 0 else []
@@ -113,7 +132,7 @@ class Claims:
             if room <= 0:
                 raise TooManyLeases(self.settings.max_leases)
             seen = hold.get("gold", [])
-            share = 0.0 if ask.labels else ask.quality.gold_share
+            share = 0.0 if ask.labels or ask.tasks else ask.quality.gold_share
             chosen = mixed(picks[:room], book.gold, seen, share, self._rng) if share and book.gold else picks[:room]
             claimed = await self._claim_in(unit, ask, book, chosen)
             if not claimed:

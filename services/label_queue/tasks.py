@@ -140,6 +140,10 @@ class Task(_Value):
         """Whether the queue still wants an answer."""
         return self.state in OPEN
 
+    def fits(self, annotator: str) -> bool:
+        """Whether this waits for an answer that the annotator may give."""
+        return self.state in FREE and all(answer.annotator != annotator for answer in self.counted)
+
     def holds(self, annotator: str, now: datetime) -> bool:
         """Whether the annotator has a lease on this that has not run out."""
         return self.lease is not None and self.lease.holder == annotator and self.lease.until > now
