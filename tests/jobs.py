@@ -5,12 +5,9 @@ the template's, restarts at once, and forgets everything when it ends. tests/k8s
 """
 
 import asyncio
-import datetime
-import ipaddress
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -19,13 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
 from jsonschema import Draft202012Validator
+from loopback import free_port, self_signed
 
 from services.cli.commands.k8s import SCHEMAS
 from services.cli.settings import default_root
@@ -202,8 +196,8 @@ async def serving(folder: Path, template: dict[str, Any] | None) -> AsyncIterato
     account.mkdir()
     (account / "token").write_text(TOKEN)
     (account / "namespace").write_text(NAMESPACE)
-    _certificate(account / "ca.crt", account / "tls.key")
-    jobs, port = Jobs(template), _port()
+    self_signed(account / "ca.crt", account / "tls.key")
+    jobs, port = Jobs(template), free_port()
     options = {"ssl_certfile": str(account / "ca.crt"), "ssl_keyfile": str(account / "tls.key")}
     server = uvicorn.Server(uvicorn.Config(api(jobs), port=port, log_level="error", **options))  # type: ignore[arg-type]
     running = asyncio.create_task(server.serve())
@@ -222,37 +216,3 @@ async def serving(folder: Path, template: dict[str, Any] | None) -> AsyncIterato
         await jobs.close()
         server.should_exit = server.force_exit = True
         await running
-
-
-def _port() -> int:
-    """One that is free, below those that connections are made from."""
-    for port in range(24_000 + os.getpid() % 4000, 32_768):
-        with socket.socket() as one:
-            try:
-                one.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError("no port is free")
-
-
-def _certificate(certificate: Path, key: Path) -> None:
-    """One that vouches for itself, for this address."""
-    private = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a cluster")])
-    now = datetime.datetime.now(datetime.UTC)
-    built = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(private.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
-        .sign(private, hashes.SHA256())
-    )
-    certificate.write_bytes(built.public_bytes(serialization.Encoding.PEM))
-    plain = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    key.write_bytes(private.private_bytes(serialization.Encoding.PEM, *plain))

@@ -31,16 +31,15 @@ BULK = 200
 SEGMENT = 1000
 
 
-def run_file(folder: Path) -> Path:
+def run_file(folder: Path, apps: Sequence[str]) -> Path:
     """The project's own run file, without the other services."""
     root = default_root()
     content = yaml.safe_load((root / "dapr" / "dapr.yaml").read_text())
     content["common"]["resourcesPaths"] = [str(root / "components" / "local"), str(root / "dapr")]
     content["common"]["configFilePath"] = str(root / "dapr" / "config.yaml")
-    app = next(app for app in content["apps"] if app["appID"] == "label-queue")
-    app["appDirPath"] = str(root)
+    chosen = [{**app, "appDirPath": str(root)} for app in content["apps"] if app["appID"] in apps]
     path = folder / "dapr.yaml"
-    path.write_text(yaml.safe_dump({**content, "apps": [app]}))
+    path.write_text(yaml.safe_dump({**content, "apps": chosen}))
     return path
 
 
@@ -100,9 +99,11 @@ class QueueStack:
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path, offset: int, **settings: Any) -> AsyncIterator[QueueStack]:
+async def running(
+    folder: Path, offset: int, apps: Sequence[str] = ("label-queue",), **settings: Any
+) -> AsyncIterator[QueueStack]:
     """The stack on ports of its own; again in the same folder, it finds what it had."""
-    options = {"home": folder / "home", "run_file": run_file(folder), "port_offset": offset, "start_timeout": 600}
+    options = {"home": folder / "home", "run_file": run_file(folder, apps), "port_offset": offset, "start_timeout": 600}
     async with Stack(StackSettings(**{**options, **settings})).running() as stack:
         secrets = stack.secrets
         limits = httpx2.Limits(max_connections=200, max_keepalive_connections=200)

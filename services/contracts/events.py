@@ -691,7 +691,7 @@ class RescoreRequested(Event):
 
 
 class ServiceHeartbeat(Event):
-    """A replica is alive."""
+    """A replica is alive; how many units of its events wait for the broker, and what is on its service's shelf."""
 
     topic = "service-heartbeat"
     type = "io.halfsure.service.heartbeat.v1"
@@ -700,6 +700,8 @@ class ServiceHeartbeat(Event):
     instance: str
     site: str
     sequence: int
+    waiting: int | None = None
+    dead_letters: int | None = None
 
     @property
     def key(self) -> str:

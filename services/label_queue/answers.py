@@ -13,7 +13,7 @@ from services.label_queue import facts, leases
 from services.label_queue.claims import Claims
 from services.label_queue.store import SEGMENTS_LOCK, Tasks, hold_key, say, task_key
 from services.label_queue.suggestions import reveal
-from services.label_queue.tasks import Answer, LeaseLost, NotFree, State, Task
+from services.label_queue.tasks import Answer, LeaseLost, NotFree, Reveal, State, Task
 from services.runtime.service import transact
 from services.runtime.unit import Unit
 
@@ -29,6 +29,7 @@ class Submission:
     schema_version: int
     seconds: float | None = None
     revises: str | None = None  # the answer of one's own that this takes the place of
+    shown: Reveal | None = None  # when another tool has shown the suggestion; none: as the project says
 
 
 class Answers:
@@ -74,7 +75,7 @@ class Answers:
     def _answered(self, document: ProjectDocument, before: Task, given: Submission) -> tuple[Task, Answer]:
         how = (given.value, self.now, given.seconds, given.schema_version)
         if given.revises is None:
-            shown = reveal(document, before, given.annotator)
+            shown = given.shown or reveal(document, before, given.annotator)
             return leases.submit(before, given.annotator, given.epoch, *how, shown)
         mine = (answer.id for answer in before.answers if answer.annotator == given.annotator)
         if given.revises not in mine:

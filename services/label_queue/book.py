@@ -7,7 +7,7 @@ import hashlib
 import heapq
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -55,10 +55,6 @@ class Entry:
         self.suggested = task.prelabel.label if task.prelabel else None
         self.answered = frozenset(answer.annotator for answer in task.counted)
         self.until = task.lease.until if task.lease else None
-
-    def fits(self, annotator: str, labels: Collection[str] | None) -> bool:
-        """Whether the annotator has not answered, and the model suggests one of `labels`, if any are named."""
-        return annotator not in self.answered and (not labels or self.suggested in labels)
 
     @property
     def header(self) -> Header:
@@ -142,8 +138,8 @@ class Book:
             self.unnoted.discard(name)
             self._sorted, self._news = [], list(self.entries)
 
-    def take(self, n: int, annotator: str, labels: Collection[str] | None = None) -> list[str]:
-        """Up to `n` tasks that seem free to the annotator, best first; nobody else here gets them until `settle`."""
+    def take(self, n: int, fits: Callable[[Entry], bool]) -> list[str]:
+        """Up to `n` tasks that seem free and fit, best first; nobody else here gets them until `settle`."""
         taken: list[str] = []
         aside: list[tuple[float, int, int, str]] = []
         while self._free and len(taken) < n:
@@ -151,7 +147,7 @@ class Book:
             entry = self.entries.get(item[3])
             if entry is None or entry.token != item[2] or entry.state not in FREE:
                 continue
-            if not entry.fits(annotator, labels):
+            if not fits(entry):
                 aside.append(item)
                 continue
             entry.token = 0

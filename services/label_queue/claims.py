@@ -9,11 +9,13 @@ from typing import Any
 
 from services.contracts.events import TaskExpired, TaskLeased, TaskReleased, TaskSkipped
 from services.contracts.problem import Problem
+from services.contracts.projects import QualityRule
 from services.label_queue import facts, leases
-from services.label_queue.book import Book
+from services.label_queue.book import Book, Entry
 from services.label_queue.gold import mixed, probe, probe_key
 from services.label_queue.settings import LabelQueueSettings
 from services.label_queue.store import Tasks, hold_key, parsed, people_key, record_key, say, task_key
+from services.label_queue.suggestions import blind
 from services.label_queue.tasks import NotFree, Task
 from services.runtime.errors import Conflict, Unavailable
 from services.runtime.service import Service, transact
@@ -33,14 +35,29 @@ class TooManyLeases(Problem):
 
 @dataclass(frozen=True)
 class Ask:
-    """Who wants how many tasks; `labels` narrows them to those that the model takes for one of these."""
+    """Who wants how many tasks; `labels` narrows them to those that the model takes for one of these.
+
+    `tasks` names the ones that are meant.
+    """
 
     project: str
     annotator: str
     n: int
-    labels: Collection[str] | None = None
-    gold_share: float = 0.0
+    quality: QualityRule
     required: int = 1  # answers that a sample usually needs, for gold samples to look like the others
+    labels: Collection[str] | None = None
+    tasks: Sequence[str] | None = None
+
+    def fits(self, entry: Entry) -> bool:
+        """Whether the annotator has not answered, and the model suggests one of `labels`, if any are named.
+
+        A task that is blind for them is not among those: that it was would tell what is hidden.
+        """
+        if entry.answered and self.annotator in entry.answered:
+            return False
+        if not self.labels:
+            return True
+        return entry.suggested in self.labels and not blind(self.quality, entry.id, self.annotator)
 
 
 class Claims:
@@ -64,10 +81,12 @@ class Claims:
         """Up to `ask.n` tasks, leased in one transaction; none if none is free. Raises a 429."""
         book = await self.tasks.book(ask.project)
         await self._register(ask)
+        if ask.tasks:
+            return await self._named(book, ask, ask.tasks)
         looked = False
         async with self.service.lock(hold_key(ask.project, ask.annotator)):
             for attempt in range(TRIES):
-                picks = book.take(ask.n, ask.annotator, ask.labels)
+                picks = book.take(ask.n, ask.fits)
                 picks += self._overdue(book, ask, ask.n - len(picks))
                 if picks:
                     if leased := await self._lease(ask, book, picks):
@@ -81,12 +100,22 @@ class Claims:
                     await self.tasks.refresh(ask.project)
         raise Unavailable("the tasks that seem free are all taken; ask again")
 
+    async def _named(self, book: Book, ask: Ask, names: Sequence[str]) -> list[Task]:
+        """Those of the named tasks that are free for the annotator."""
+        async with self.service.lock(hold_key(ask.project, ask.annotator)):
+            for attempt in range(8):
+                found = await self.tasks.many(names)
+                free = [task.id for task in found if task.project == ask.project and task.split == "train"]
+                if leased := await self._lease(ask, book, free):
+                    return leased
+                if not any((leases.expire(task, self.now) or task).fits(ask.annotator) for task in found):
+                    return []
+                await asyncio.sleep(0.005 * 2**attempt)
+        raise Unavailable("somebody else is writing these tasks; ask again")
+
     def _overdue(self, book: Book, ask: Ask, n: int) -> list[str]:
         names = book.due(self.now, n) if n > 0 else []
-        entries = [book.entries[name] for name in names]
-        fit = [
-            e.id for e in entries if ask.annotator not in e.answered and (not ask.labels or e.suggested in ask.labels)
-        ]
+        fit = [name for name in names if ask.fits(book.entries[name])]
         book.settle(set(names) - set(fit))
         return fit
 
@@ -103,7 +132,7 @@ class Claims:
             if room <= 0:
                 raise TooManyLeases(self.settings.max_leases)
             seen = hold.get("gold", [])
-            share = 0.0 if ask.labels else ask.gold_share
+            share = 0.0 if ask.labels or ask.tasks else ask.quality.gold_share
             chosen = mixed(picks[:room], book.gold, seen, share, self._rng) if share and book.gold else picks[:room]
             claimed = await self._claim_in(unit, ask, book, chosen)
             if not claimed:

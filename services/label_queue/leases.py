@@ -69,13 +69,14 @@ def _terms(task: Task, selected: SampleSelected) -> dict[str, Any]:
         "model_version": selected.model_version,
         "prelabel": selected.prelabel,
         "reasons": tuple(selected.reasons),
+        "ranked_at": None,
     }
 
 
 def claim(task: Task, annotator: str, now: datetime, ttl: timedelta) -> Task:
     """The task, leased for `ttl` under the next epoch. Raises NotFree."""
     task = expire(task, now) or task
-    if task.state not in FREE or any(answer.annotator == annotator for answer in task.counted):
+    if not task.fits(annotator):
         raise NotFree(task.id)
     epoch = task.epoch + 1
     holders = dict(sorted({**task.holders, epoch: annotator}.items())[-HOLDERS:])
@@ -223,8 +224,8 @@ def resolve(task: Task, reviewer: str, value: Any, now: datetime, schema: int) -
     """A reviewer's word on a disputed task. Raises a 409 if it is not disputed."""
     if task.state != S.DISPUTED:
         raise IllegalMove(task.state, "disputed")
-    votes = [canonical(answer.value) == canonical(value) for answer in task.counted]
-    share = sum(votes) / len(votes) if votes else 1.0
+    votes = [canonical(answer.value) == canonical(value) for answer in task.counted] or [True]
+    share = sum(votes) / len(votes)
     return accept(task, value, now, resolved_by=reviewer, agreement=share, schema_version=schema)
 
 
@@ -233,8 +234,8 @@ def retract(task: Task, now: datetime) -> Task:
     if task.state != S.ACCEPTED:
         raise IllegalMove(task.state, "accepted")
     void = tuple(answer.model_copy(update={"kind": "void"}) for answer in task.answers)
-    fields = {"label_revision": task.label_revision + 1, "value": None, "resolved_by": None, "answers": void}
-    return task.move(S.RETRACTED, now, **fields)
+    revision = task.label_revision + 1
+    return task.move(S.RETRACTED, now, label_revision=revision, value=None, resolved_by=None, answers=void)
 
 
 def requeue(task: Task, now: datetime) -> Task:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from services.contracts.envelope import Message
 from services.contracts.events import SampleEvicted, SampleReranked, TaskSkipped
@@ -27,7 +28,7 @@ class Revising:
         for message in batch:
             event, name = message.event, task_id(message.event.project, message.event.sample_id)
             task = found.get(name)
-            after = task and reranked(task, event, self._service.clock.now())
+            after = task and reranked(task, event, message.time, self._service.clock.now())
             if after:
                 found[name] = moved[name] = after
                 self._tasks.write(after, unit)
@@ -55,14 +56,18 @@ class Revising:
         return {task.id: task for record in (await unit.get_many(names)).values() for task in [parsed(record)]}
 
 
-def reranked(task: Task, event: SampleReranked, now: datetime) -> Task | None:
-    """The task at its new place; None if somebody is at it, has answered, or it is another round's."""
-    if not _untouched(task, event.round_id) or task.model_version == event.model_version:
+def reranked(task: Task, event: SampleReranked, said: datetime, now: datetime) -> Task | None:
+    """The task at its new place; None if somebody is at it, has answered, or it is another round's.
+
+    Also None if a model has spoken that did so later than `said`: events come in any order.
+    """
+    late = task.ranked_at is not None and said < task.ranked_at
+    if late or not _untouched(task, event.round_id) or task.model_version == event.model_version:
         return None
-    fields = {"reasons": tuple(event.reasons)} if event.reasons else {}
-    return task.change(
-        now, priority=event.priority, prelabel=event.prelabel, model_version=event.model_version, **fields
-    )
+    fields: dict[str, Any] = {"priority": event.priority, "prelabel": event.prelabel, "ranked_at": said}
+    if event.reasons:
+        fields["reasons"] = tuple(event.reasons)
+    return task.change(now, model_version=event.model_version, **fields)
 
 
 def evicted(task: Task, event: SampleEvicted, now: datetime) -> Task | None:

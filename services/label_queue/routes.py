@@ -20,7 +20,7 @@ from services.label_queue.queue import Queue
 from services.label_queue.schemas import SchemaChange, Schemas, etag
 from services.label_queue.store import Tasks
 from services.label_queue.suggestions import SHOWN_BEFORE, reveal
-from services.label_queue.tasks import State, Task
+from services.label_queue.tasks import Reveal, State, Task
 from services.runtime import http
 from services.runtime.access import Caller, Project, caller_with, needs
 
@@ -36,11 +36,15 @@ class _Body(BaseModel):
 
 
 class ClaimBody(_Body):
-    """How many tasks, and for whom if the caller speaks for others."""
+    """How many tasks, and for whom if the caller speaks for others.
+
+    `tasks` names the ones that are meant, in place of the best: for whoever hands tasks out by themselves.
+    """
 
     n: Annotated[int, Field(ge=1)] = 1
     annotator: Name | None = None
     labels: list[Name] | None = None
+    tasks: Annotated[list[Name], Field(min_length=1, max_length=24)] | None = None
 
 
 class LeaseBody(_Body):
@@ -61,13 +65,14 @@ class AnswerBody(LeaseBody):
     """An answer under a lease; `seconds` is how long it took.
 
     `revises` names an answer of one's own that this takes the place of, as after the suggestion was revealed: both are
-    kept, this one counts.
+    kept, this one counts. An operator who plays annotators of another tool says when that has `shown` the suggestion.
     """
 
     value: Any
     schema_version: int | None = None
     seconds: Annotated[float, Field(ge=0, le=86_400)] | None = None
     revises: Annotated[str, Field(max_length=60)] | None = None
+    shown: Reveal | None = None
 
 
 class ResolveBody(_Body):
@@ -126,8 +131,10 @@ def _leasing(router: APIRouter, parts: Parts) -> None:
             schema.check(label, pointer=f"/labels/{at}")
         if body.labels and document.suggestions not in SHOWN_BEFORE:
             raise invalid("/labels", "hidden", "This project does not show suggestions before the answer.")
-        who, terms = speaker(caller, body.annotator), (document.quality.gold_share, document.policy.required_labels)
-        claimed = await parts.claims.claim(Ask(project, who, body.n, body.labels, *terms))
+        who, terms = speaker(caller, body.annotator), (document.quality, document.policy.required_labels)
+        if body.tasks and not caller.may("operator"):
+            raise Problem(403, "forbidden", "Only an operator may choose which tasks are claimed.")
+        claimed = await parts.claims.claim(Ask(project, who, body.n, *terms, body.labels, body.tasks))
         if not claimed:
             book = await parts.tasks.book(project)
             counts = views.stats(book, "")
@@ -158,7 +165,10 @@ def _answering(router: APIRouter, parts: Parts) -> None:
         document = await parts.tasks.service.projects.need(project)
         schema = await parts.schemas.of(document)
         who = speaker(caller, body.annotator)
-        given = Submission(task, who, body.epoch, body.value, schema.version, body.seconds, body.revises)
+        if body.shown and not caller.may("operator"):
+            raise Problem(403, "forbidden", "Only an operator may say what was shown elsewhere.")
+        more = (body.seconds, body.revises, body.shown)
+        given = Submission(task, who, body.epoch, body.value, schema.version, *more)
         check = schema_check(schema, body)
         after, answer, new = await parts.answers.submit(document, given, check)
         return _json(views.answered(after, answer), 201 if new else 200)

@@ -6,11 +6,16 @@ what people answer there, beside what they answer elsewhere, tells how much they
 
 from typing import Any
 
-from services.contracts.projects import ProjectDocument
+from services.contracts.projects import ProjectDocument, QualityRule
 from services.label_queue.draws import draw
 from services.label_queue.tasks import Reveal, Task
 
 SHOWN_BEFORE = ("topk", "accept_reject")
+
+
+def blind(rule: QualityRule, task: str, annotator: str) -> bool:
+    """Whether this task is one of those that the annotator answers without ever seeing what the model says."""
+    return draw(task, annotator) < rule.blind_share
 
 
 def reveal(document: ProjectDocument, task: Task, annotator: str) -> Reveal:
@@ -18,7 +23,7 @@ def reveal(document: ProjectDocument, task: Task, annotator: str) -> Reveal:
 
     A gold sample is blind, so that it looks like one of the share that is blind anyway.
     """
-    if document.suggestions == "blind" or task.probe or draw(task.id, annotator) < document.quality.blind_share:
+    if document.suggestions == "blind" or task.probe or blind(document.quality, task.id, annotator):
         return "never"
     return "before" if document.suggestions in SHOWN_BEFORE else "after"
 

@@ -111,6 +111,7 @@ class Task(_Value):
     model_version: str = "none"
     prelabel: Top | None = None
     reasons: tuple[str, ...] = ()
+    ranked_at: AwareDatetime | None = None
     lease: Lease | None = None
     holders: dict[int, str] = {}
     answers: tuple[Answer, ...] = ()
@@ -138,6 +139,10 @@ class Task(_Value):
     def is_open(self) -> bool:
         """Whether the queue still wants an answer."""
         return self.state in OPEN
+
+    def fits(self, annotator: str) -> bool:
+        """Whether this waits for an answer that the annotator may give."""
+        return self.state in FREE and all(answer.annotator != annotator for answer in self.counted)
 
     def holds(self, annotator: str, now: datetime) -> bool:
         """Whether the annotator has a lease on this that has not run out."""

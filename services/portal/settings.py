@@ -1,5 +1,7 @@
 """What portal reads from its environment."""
 
+from pathlib import Path
+
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -15,4 +17,7 @@ class PortalSettings(BaseSettings):
     )
     heartbeat_seconds: float = Field(default=15, gt=0, description="between two signs of life to a silent listener")
     look_seconds: float = Field(default=0.5, gt=0, description="how late another replica's events may be")
+    notifications: Path | None = Field(default=None, description="TOML file: who is told what, by webhook or e-mail")
+    send_seconds: float = Field(default=1.0, gt=0, description="between two looks for notices to send")
+    waiting_seconds: float = Field(default=10.0, gt=0, description="between two looks at how many tasks wait")
     most_listeners: int = Field(default=500, ge=1, description="open event streams in one process")

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Request
 from pydantic import ValidationError
 
 from services.contracts.problem import Problem, not_found
+from services.contracts.signatures import TOLERANCE, BadSignature, verified
 from services.retrain_trigger.backends import Backend
 from services.retrain_trigger.backends.webhook import Callback, WebhookBackend
 from services.retrain_trigger.runs import IllegalTransition, Runs, ended, run_key
-from services.retrain_trigger.signatures import TOLERANCE, BadSignature, verified
 from services.runtime.http import StrictRoute
 from services.runtime.service import transact
 from services.runtime.unit import Unit

@@ -29,7 +29,7 @@ def routes(service: "Service", version: str) -> None:
 
     @api.get("/metrics", dependencies=[needs("viewer")])
     async def metrics() -> Response:
-        telemetry.WAITING.set(sum(outbox.waiting for outbox in service.outboxes.values()))
+        telemetry.WAITING.set(service.waiting)
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     @api.get("/v1/openapi.json", dependencies=[needs("viewer")])

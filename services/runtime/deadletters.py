@@ -31,6 +31,11 @@ class DeadLetters:
                 # The letter may be written already although the index was not: it must not count twice.
                 index = (await self._state.get([INDEX])).get(INDEX)
 
+    async def count(self) -> int:
+        """How many letters lie here."""
+        index = (await self._state.get([INDEX])).get(INDEX)
+        return len(index.value["ids"]) if index else 0
+
     async def newest(self, limit: int, after: str | None = None) -> tuple[list[dict[str, Any]], str | None]:
         """Letters, newest first, and the id to go on from."""
         index = (await self._state.get([INDEX])).get(INDEX)

@@ -20,7 +20,13 @@ def heartbeat(service: "Service", seconds: float) -> None:
         # The number of the interval, not of the beat: it goes on where a restart would begin to count anew.
         number = int(service.clock.now().timestamp() // seconds)
         event = ServiceHeartbeat(
-            project=NO_PROJECT, service=service.app_id, instance=instance, site=site, sequence=number
+            project=NO_PROJECT,
+            service=service.app_id,
+            instance=instance,
+            site=site,
+            sequence=number,
+            waiting=service.waiting,
+            dead_letters=await service.deadletters.count(),
         )
         unit.emit(event)
         await unit.commit()

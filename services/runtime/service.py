@@ -128,6 +128,11 @@ class Service:
         return self._outboxes
 
     @property
+    def waiting(self) -> int:
+        """Units whose events wait for a broker."""
+        return sum(outbox.waiting for outbox in self.outboxes.values())
+
+    @property
     def deadletters(self) -> DeadLetters:
         return DeadLetters(self.state, self.clock)
 

@@ -9,10 +9,10 @@ import yaml
 
 from services.contracts.manifest import OutputSpec
 from services.contracts.projects import ProjectSpec, TriggerRule
+from services.contracts.signatures import key_of
 from services.retrain_trigger import settings
 from services.retrain_trigger.backend_routes import HINT
 from services.retrain_trigger.backends.webhook import Callback
-from services.retrain_trigger.signatures import key_of
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "training.md").read_text()

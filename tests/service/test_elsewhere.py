@@ -16,13 +16,13 @@ from azureml import Workspace
 from conftest import Running, wait_until
 from training import N, ask, ended, evaluation, label, make, running, runs, settled, stored_labels
 
+from services.contracts.signatures import SIGNATURE, key_of, signed, verified
 from services.retrain_trigger.backends import Backend
 from services.retrain_trigger.backends.azureml import AzureMlBackend, AzureMlUnset, job_of, offline_faults
 from services.retrain_trigger.backends.exchange import Exchange
 from services.retrain_trigger.backends.remote import carry_out
 from services.retrain_trigger.backends.webhook import WebhookBackend, WebhookUnset
 from services.retrain_trigger.settings import AzureMlSettings, RetrainTriggerSettings, WebhookSettings
-from services.retrain_trigger.signatures import SIGNATURE, key_of, signed, verified
 from services.runtime.ports import Ports
 
 pytestmark = [pytest.mark.usefixtures("brisk"), pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")]

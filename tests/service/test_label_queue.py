@@ -259,6 +259,42 @@ async def test_a_filter_by_suggested_label_needs_a_project_that_shows_them(queue
     assert (task["sample_id"], task["suggestion"]["label"]) == ("smp_b", "owl")
 
 
+async def test_a_filter_by_suggested_label_tells_nothing_of_blind_tasks(queue: Running) -> None:
+    names = [f"smp_{number}" for number in range(40)]
+    await queue.deliver(project(revision=2, suggestions="topk", quality={"blind_share": 0.5}))
+    suggested = {name: LABELS[at % 2] for at, name in enumerate(names)}
+    await queue.deliver(
+        *(selected(name, prelabel={"label": suggested[name], "confidence": 0.5}) for name in names),
+    )
+    filtered = [task for label in LABELS[:2] for task in await claim(queue, 20, "ann", labels=[label])]
+    assert all("suggestion" in task for task in filtered)
+    rest = await claim(queue, 24 - len(filtered), "ann")
+    hidden = [task for task in rest if "suggestion" not in task]
+    assert filtered
+    assert hidden == rest, "what is left is what is blind for them"
+    assert {suggested[task["sample_id"]] for task in hidden} == set(LABELS[:2])
+
+
+async def test_an_operator_claims_tasks_by_name_for_whoever_another_tool_has_given_them_to(queue: Running) -> None:
+    await queue.deliver(*(selected(name, required_labels=2) for name in ("smp_a", "smp_b", "smp_c")))
+    names = [task_id("default", name) for name in ("smp_b", "smp_c")]
+    found = await claim(queue, 1, "anna", tasks=names)
+    assert [task["id"] for task in found] == names
+    assert await claim(queue, 1, "bert", tasks=names) == [], "somebody is at them"
+    assert await claim(queue, 1, "bert", tasks=[task_id("default", "smp_no")]) == []
+    body = {"tasks": names}
+    assert (await queue.call("POST", "/v1/tasks:claim", "reviewer", json=body)).status_code == 403
+    answer = await submit(queue, found[0], "cat", "anna", shown="before")
+    assert answer.json()["suggestion"]["label"] == "dog"
+    (told,) = await queue.data(LabelSubmitted)
+    assert (told["suggestion"], told["changed_from_prelabel"]) == ("before", True)
+    assert await claim(queue, 1, "anna", tasks=[names[0]]) == [], "nobody answers twice"
+    (second,) = await claim(queue, 1, "bert", tasks=[names[0]])
+    assert (await submit(queue, second, "cat", "bert")).json()["state"] == "ACCEPTED"
+    body = {"epoch": 1, "value": "cat", "shown": "before"}
+    assert (await queue.call("POST", f"/v1/tasks/{names[1]}/annotations", "annotator", json=body)).status_code == 403
+
+
 async def test_what_is_asked_can_be_seen_where_the_queue_is(queue: Running) -> None:
     uri = await queue.blobs.put("samples/default/x", png(3))
     content = Content(uri=uri, sha256=sha256(png(3)), bytes=len(png(3)), media_type="image/png")

@@ -1,13 +1,16 @@
 """label-queue: questions that move to another place or give way, and those that somebody is at. Rows 4.20, 4.21, D7."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from conftest import Running, started
 from crowd import claim, project, selected, submit
 
+from services.contracts.envelope import wrap
 from services.contracts.events import SampleEvicted, SampleReranked, TaskQueued, TaskSkipped, Top
 from services.contracts.ids import task_id
 from services.label_queue.app import create
@@ -48,6 +51,22 @@ async def test_what_waits_moves_to_its_new_place_on_every_replica(queue: Running
 async def test_the_replica_that_hears_of_it_hands_tasks_out_in_the_new_order(queue: Running) -> None:
     await queue.deliver_batch([reranked("c", 0.95), reranked("a", 0.2)])
     assert await order(queue) == ["c", "b", "a"]
+
+
+async def test_the_newest_model_has_the_last_word_in_whatever_order_it_comes(queue: Running) -> None:
+    now = queue.clock.now()
+    second, third = (
+        orjson.loads(wrap(reranked(name, priority, version), siteid="test", service="test", now=now + later))
+        for name, priority, version, later in (
+            ("c", 0.95, "mdl_2", timedelta()),
+            ("c", 0.7, "mdl_3", timedelta(seconds=9)),
+        )
+    )
+    assert await queue.deliver_raw(SampleReranked.topic, [third]) == ["SUCCESS"]
+    assert await queue.deliver_raw(SampleReranked.topic, [second]) == ["SUCCESS"]
+    task = (await queue.call("GET", f"/v1/tasks/{task_id('default', 'c')}")).json()
+    assert (task["priority"], task["model_version"]) == (0.7, "mdl_3")
+    assert await order(queue) == ["a", "c", "b"]
 
 
 async def test_who_is_at_a_question_keeps_it_and_finds_it_unchanged(queue: Running) -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.retrain_trigger.signatures import ID, SIGNATURE, TIMESTAMP, BadSignature, key_of, signed, verified
+from services.contracts.signatures import ID, SIGNATURE, TIMESTAMP, BadSignature, key_of, signed, verified
 
 # What the specification's reference library (standardwebhooks 1.0 for Python) makes of the same.
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLjSw"

@@ -13,11 +13,11 @@ import orjson
 import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
+from services.contracts.signatures import key_of, signed
 from services.retrain_trigger.backends import Job, JobRefused, Outcome, Work, files
 from services.retrain_trigger.backends.exchange import Exchange, record_uri
 from services.retrain_trigger.backends.news import News
 from services.retrain_trigger.settings import RetrainTriggerSettings, WebhookSettings
-from services.retrain_trigger.signatures import key_of, signed
 from services.runtime.errors import Unavailable
 from services.runtime.memory import SystemClock
 from services.runtime.ports import Blobs, Clock
