@@ -43,6 +43,19 @@ class WebhookSettings(BaseSettings):
     callback_url: str = Field(default="", description="of this service, as whoever trains reaches it")
 
 
+class MlflowSettings(BaseSettings):
+    """A tracking server that the registry is mirrored to, if one is named."""
+
+    model_config = SettingsConfigDict(env_prefix="HALFSURE_RETRAIN_TRIGGER_MLFLOW_", frozen=True)
+
+    url: str = Field(default="", description="of the server, as `https://user:password@mlflow.example` too")
+    token: SecretStr = Field(default=SecretStr(""), description="sent as a bearer token")
+    prefix: str = Field(
+        default="halfsure-", description="before a project's name, there"
+    )
+    look_seconds: float = Field(default=5.0, gt=0, description="between two looks at what is to be mirrored")
+
+
 class AzureMlSettings(BaseSettings):
     """The workspace, and what a job there is made of, for the backend `azureml`; all of it is registered beforehand."""
 
