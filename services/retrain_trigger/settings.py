@@ -50,9 +50,7 @@ class MlflowSettings(BaseSettings):
 
     url: str = Field(default="", description="of the server, as `https://user:password@mlflow.example` too")
     token: SecretStr = Field(default=SecretStr(""), description="sent as a bearer token")
-    prefix: str = Field(
-        default="halfsure-", description="before a project's name, there"
-    )
+    prefix: str = Field(default="halfsure-", description="before a project's name, there")
     look_seconds: float = Field(default=5.0, gt=0, description="between two looks at what is to be mirrored")
 
 
