@@ -23,7 +23,7 @@ from services.retrain_trigger.backends.remote import carry_out
 from services.retrain_trigger.backends.webhook import WebhookBackend, WebhookUnset
 from services.retrain_trigger.settings import AzureMlSettings, RetrainTriggerSettings, WebhookSettings
 from services.retrain_trigger.signatures import SIGNATURE, key_of, signed, verified
-from services.runtime.ports import Ports
+from services.runtime.ports import Ports, Put
 
 pytestmark = [pytest.mark.usefixtures("brisk"), pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")]
 
@@ -294,6 +294,32 @@ async def test_a_callback_is_believed_once_and_only_signed(tmp_path: Path, ports
         tampered = {**signed(key_of(SECRET), "msg_3", one.clock.now(), raw), SIGNATURE: "v1,AAAA"}
         assert (await one.client.post(f"/v1/runs/{run}:callback", content=raw, headers=tampered)).status_code == 401
         assert [row["state"] for row in await runs(one)] == ["RUNNING"]
+
+
+async def test_a_callback_whose_first_try_meets_a_conflict_counts_once(tmp_path: Path, ports: Ports) -> None:
+    """Somebody writes the run's record meanwhile: the store then keeps the mark of the message, and not the rest."""
+    trainer = Trainer()
+    async with running(tmp_path, hook(trainer, ports), ports) as one:
+        run = (await asked(one, trainer))["run_id"]
+        await wait_until(lambda: _state(one, "RUNNING"))
+        commit, marks = one.state.commit, []
+
+        async def overtaken(ops: Any) -> None:
+            if any(op.key == "cbk:msg_1" for op in ops):
+                marks.append(len(ops))
+                if len(marks) == 1:
+                    record = (await one.state.get([f"run:{run}"]))[f"run:{run}"].value
+                    await commit([Put(f"run:{run}", record)])
+            await commit(ops)
+
+        one.state.commit = overtaken  # type: ignore[method-assign]
+        assert (await call_back(one, run, state="failed", error="out of memory")).status_code == 202
+        assert len(marks) == 2
+        assert "cbk:msg_1" in one.state.rows()
+        (row,) = await ended(one)
+        assert (row["state"], row["error"]) == ("FAILED", "out of memory")
+        assert [said["message"] for said in row["callbacks"]] == ["msg_1"]
+        assert (await call_back(one, run, state="failed", error="out of memory")).json()["title"] == "replayed"
 
 
 async def test_a_callback_that_says_failed_ends_the_run_and_a_late_one_is_recorded_only(
