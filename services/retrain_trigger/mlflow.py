@@ -1,4 +1,4 @@
-"""The part of MLflow's REST API that the registry is mirrored by (api 2.0, as of MLflow 3).
+"""The part of MLflow's REST API that is needed here (api 2.0, as of MLflow 3): Azure ML has it too.
 
 Nothing of MLflow is imported: its client has 87 packages. What is made is looked for first, so that asking again after
 a crash makes nothing twice; only two askers at once could.
@@ -44,6 +44,12 @@ class Mlflow:
         body = {"experiment_id": experiment, "run_name": version, "start_time": at}
         body["tags"] = _pairs({**tags, VERSION_TAG: version})
         return (await self._call("POST", "runs/create", json=body))["run"]["info"]
+
+    async def look(self, run: str) -> dict[str, Any] | None:
+        """`data` of a run: {tags, metrics, params}, each by key; None: there is no such run."""
+        found = await self._found("runs/get", run_id=run)
+        data = found["run"]["data"] if found else None
+        return data and {part: {row["key"]: row["value"] for row in rows} for part, rows in data.items()}
 
     async def say(self, run: str, at: int, params: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """The run's parameters and metrics, and that it is over; the same again changes nothing."""

@@ -290,7 +290,8 @@ def _metric(
     if metrics is None:
         return None
     child = result.get("child_run") or run["job_id"]
-    return {"name": METRIC, "value": metrics["candidate"][METRIC], "child_run": child}
+    row = {"name": METRIC, "value": metrics["candidate"][METRIC], "child_run": child}
+    return {**row, "chosen_by": chosen} if (chosen := result.get("chosen_by")) else row
 
 
 def _landed(flight: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:

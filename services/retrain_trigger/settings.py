@@ -69,3 +69,8 @@ class AzureMlSettings(BaseSettings):
     instances: int = Field(default=1, ge=1, description="nodes of one job")
     blobs: str = Field(default="", description="HALFSURE_BLOBS of the job; empty: this service's own")
     poll_seconds: float = Field(default=10.0, gt=0, description="between two looks at a job")
+    automl: bool = Field(default=False, description="AutoML in the place of the project's own trainer")
+    metric: str = Field(default="accuracy", description="by which AutoML chooses its best child run")
+    trials: int = Field(default=4, ge=1, description="models that AutoML tries")
+    datastore: str = Field(default="", description="over the container of `blobs`, for what AutoML reads")
+    artefacts: str = Field(default="", description="https://ACCOUNT.blob.core.windows.net/azureml: what runs leave")

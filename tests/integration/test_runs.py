@@ -39,8 +39,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module"),
 OFFSET = 3400
 SERVICE = "retrain-trigger"
 VICTIMS = (SERVICE, f"{SERVICE}-sidecar", "placement", "scheduler")
-# In the order in which runs get there: who is held at `judge` has the one trainer.
-POINTS = ("register", "promote", "end", "snapshot", "launch", "submit", "judge")
+# In an order in which runs can get there: who is held at `judge` has the one trainer, at `snapshot` the one rule.
+POINTS = ("register", "promote", "end", "submit", "judge", "snapshot")
 ONCE = (TrainingRequested, TrainingStarted, TrainingSucceeded, ModelRegistered, ModelActivated)
 
 
@@ -169,13 +169,16 @@ async def test_kill_9_at_every_step_of_a_run(plant: Plant, victim: str) -> None:
 
 
 @pytest.mark.parametrize("victim", VICTIMS)
-async def test_kill_9_while_a_model_is_trained(plant: Plant, victim: str) -> None:
-    name = f"train-{victim}"
-    plant.hold(name, "train")
+@pytest.mark.parametrize("point", ["launch", "train"])
+async def test_kill_9_between_record_and_workflow_and_while_a_model_is_trained(
+    plant: Plant, point: str, victim: str
+) -> None:
+    name = f"{point}-{victim}"
+    plant.hold(name, point)
     await plant.project(name)
-    await plant.reached(name, "train")
+    await plant.reached(name, point)
     await plant.kill(victim)
-    plant.release(name, "train")
+    plant.release(name, point)
     (run,) = await plant.ended(name)
     check_once(plant, name, run)
 
