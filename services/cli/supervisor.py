@@ -33,6 +33,7 @@ class Supervised:
 
     spec: ProcessSpec
     state: State = "waiting"
+    was_ready: bool = False  # in any of its lives
     restarts: int = 0
     pid: int | None = None
     exit_code: int | None = None
@@ -131,17 +132,17 @@ class Supervisor:
 
     def _enter(self, process: Supervised, state: State) -> None:
         process.state = state
+        process.was_ready = process.was_ready or state == "ready"
         self._on_change()
 
     async def _keep_alive(self, process: Supervised) -> None:
         """Start the process again and again; give up only while it has never been ready."""
-        delay, was_ready = 0.0, False
+        delay = 0.0
         while not self._stopping:
             lived = await self._live_once(process)
-            was_ready = was_ready or process.state == "ready"
             if self._stopping:
                 break
-            if not was_ready and process.restarts + 1 >= _ATTEMPTS_AT_START:
+            if not process.was_ready and process.restarts + 1 >= _ATTEMPTS_AT_START:
                 self._enter(process, "failed")
                 return
             process.restarts += 1

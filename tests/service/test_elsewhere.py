@@ -16,6 +16,7 @@ from azureml import Workspace
 from conftest import Running, wait_until
 from training import N, ask, ended, evaluation, label, make, running, runs, settled, stored_labels
 
+from services.contracts.events import TrainingRequested, TrainingSucceeded
 from services.retrain_trigger.backends import Backend
 from services.retrain_trigger.backends.azureml import AzureMlBackend, AzureMlUnset, job_of, offline_faults
 from services.retrain_trigger.backends.exchange import Exchange
@@ -23,6 +24,8 @@ from services.retrain_trigger.backends.remote import carry_out
 from services.retrain_trigger.backends.webhook import WebhookBackend, WebhookUnset
 from services.retrain_trigger.settings import AzureMlSettings, RetrainTriggerSettings, WebhookSettings
 from services.retrain_trigger.signatures import SIGNATURE, key_of, signed, verified
+from services.runtime.memory import MemoryBlobs, MemoryBus, MemoryJobs, MemoryPeers, MemoryState, SteppedClock
+from services.runtime.memory_workflows import MemoryWorkflows
 from services.runtime.ports import Ports, Put
 
 pytestmark = [pytest.mark.usefixtures("brisk"), pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")]
@@ -368,6 +371,46 @@ async def test_a_trainer_that_says_nothing_is_given_up(tmp_path: Path, ports: Po
 
 async def _state(one: Running, state: str) -> bool:
     return [row["state"] for row in await runs(one)] == [state]
+
+
+def fresh() -> Ports:
+    clock = SteppedClock()
+    return Ports(
+        MemoryState(clock), MemoryBus(), MemoryBlobs(), clock, MemoryPeers(), MemoryWorkflows(), jobs=MemoryJobs()
+    )
+
+
+async def test_whoever_trains_the_request_and_the_result_are_the_same(tmp_path: Path) -> None:
+    """Here, in a job of Azure ML and behind a webhook: the same run, the same model, the same events."""
+    requested, succeeded = {}, {}
+    for name in ("local", "azureml", "webhook"):
+        folder, ports, workspace, trainer = tmp_path / name, fresh(), Workspace(), Trainer()
+        folder.mkdir()
+        others = {"azureml": lambda w=workspace, p=ports: azure(w, p), "webhook": lambda t=trainer, p=ports: hook(t, p)}
+        backend = others[name]() if name in others else None
+        async with running(folder, backend, ports) as one:
+            await labelled(one)
+            if name != "local":
+                order = await wait_until(lambda w=workspace, t=trainer: _ordered(w, t))
+                assert await carry_out(*order, one.blobs, folder / "node") == 0
+            (run,) = await ended(one, seconds=60)
+            assert (run["state"], run["backend"]) == ("SUCCEEDED", name), run
+            told = await one.published()
+            requested[name], succeeded[name] = (
+                [envelope["data"] for _, envelope in told if envelope["type"] == kind.type]
+                for kind in (TrainingRequested, TrainingSucceeded)
+            )
+    assert requested["local"] == requested["azureml"] == requested["webhook"]
+    assert succeeded["local"] == succeeded["azureml"] == succeeded["webhook"]
+    assert len(requested["local"]) == len(succeeded["local"]) == 1
+
+
+def _ordered(workspace: Workspace, trainer: Trainer) -> tuple[str, str] | None:
+    """Where the work is and where the record goes, as whoever trains has been told."""
+    if trainer.asked:
+        return trainer.asked[0]["work_uri"], trainer.asked[0]["record_uri"]
+    name = next(iter(workspace.jobs), None)
+    return name and (_input(workspace, name, "work"), _input(workspace, name, "record"))
 
 
 async def test_no_callback_is_taken_by_another_backend(tmp_path: Path) -> None:
