@@ -88,11 +88,12 @@ check: $(STAMP) ## Lint, check types and import rules
 	$(BIN)/basedpyright --level error
 	$(BIN)/lint-imports
 
-images: ## Build the image of every service (BUILD="podman build", TAG=1.2.3, MODEL=folder of deploy/model, SOURCES=-sources)
+images: ## Build the image of every service (BUILD="podman build", TAG=1.2.3, MODEL=folder of deploy/model, SOURCES=-sources, AZUREML=-azureml)
 	for service in $(SERVICES); do $(BUILD) . -f deploy/Dockerfile -t halfsure/$$service:$(TAG) \
 	  --build-arg SERVICE=$$service --build-arg VERSION=$(TAG) --build-arg REVISION=$$(git rev-parse HEAD) \
 	  $(if $(MODEL),--build-arg MODEL=$(MODEL)) \
-	  $$([ $$service != ingest ] || echo --build-arg SOURCES=$(SOURCES)) || exit 1; done
+	  $$([ $$service != ingest ] || echo --build-arg SOURCES=$(SOURCES)) \
+	  $$([ $$service != retrain-trigger ] || echo --build-arg AZUREML=$(AZUREML)) || exit 1; done
 
 test-k8s: $(STAMP) ## Close the loop on the current Kubernetes context (CLUSTER=one-node: on a cluster made for it)
 	CLUSTER="$(CLUSTER)" CLUSTER_TOOL="$(CLUSTER_TOOL)" $(PYTEST) tests/k8s -s
@@ -134,6 +135,8 @@ lock: ## Pin all packages anew, with hashes and no download addresses
 	    --output-file requirements/$$service.txt || exit 1; done
 	$(COMPILE) pyproject.toml --extra ingest --extra sources --extra azure --extra otel --constraint $(LOCK) \
 	  --output-file requirements/ingest-sources.txt
+	$(COMPILE) pyproject.toml --extra retrain-trigger --extra azureml --extra azure --extra otel --constraint $(LOCK) \
+	  --output-file requirements/retrain-trigger-azureml.txt
 
 clean: ## Remove the Python environment and all caches of this folder (the state in .halfsure stays)
 	rm -rf $(VENV) $(BENCH) .pytest_cache .ruff_cache .hypothesis .import_linter_cache out

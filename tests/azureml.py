@@ -1,7 +1,7 @@
 """A stand-in for an Azure ML workspace: below the real SDK, in the place of the network.
 
-It counts, and it answers as the REST API does for a command job (api-version 2025-01-01-preview): PUT, GET and cancel
-of /jobs/{name}. Nothing in it was recorded from Azure.
+It counts, and it answers as the REST API does for jobs (api-version 2025-01-01-preview): PUT, GET and cancel of
+/jobs/{name}, and GET of the workspace. Nothing in it was recorded from Azure.
 """
 
 import json
@@ -16,6 +16,9 @@ from azure.core.pipeline.transport import RequestsTransport
 from azure.core.rest._requests_basic import RestRequestsTransportResponse
 
 SCOPE = "/subscriptions/sub/resourceGroups/rg/providers/Microsoft.MachineLearningServices/workspaces/ws"
+
+
+TRACKING = f"northeurope.api.azureml.ms/mlflow/v1.0{SCOPE}"
 
 
 class Nobody:
@@ -60,6 +63,9 @@ class Workspace(RequestsTransport):
         return RestRequestsTransportResponse(request=request, internal_response=answer)
 
     def _answer(self, method: str, path: str, request: Any) -> tuple[int, Any]:
+        if (method, path) == ("GET", SCOPE):
+            about = {"mlFlowTrackingUri": f"azureml://{TRACKING}", "friendlyName": "ws"}
+            return 200, {"id": path, "name": "ws", "location": "northeurope", "properties": about}
         assert path.startswith(f"{SCOPE}/jobs/"), path
         name, _, action = path.removeprefix(f"{SCOPE}/jobs/").partition("/")
         if method == "PUT" and self.refusal:

@@ -61,8 +61,11 @@ async def project(blobs: Blobs, name: str = "default", kind: str = "image", revi
     return ProjectUpdated(project=name, revision=revision, document=document)
 
 
-def classifier(sharpness: float = 8.0, kind: str = "image") -> tuple[bytes, ModelManifest]:
-    """A model that says how bright the input is; each sharpness is another model, of other bytes."""
+def classifier(sharpness: float = 8.0, kind: str = "image", megabytes: int = 0) -> tuple[bytes, ModelManifest]:
+    """A model that says how bright the input is; each sharpness is another model, of other bytes.
+
+    With `megabytes` it has as much of weights that it is run through and that change no answer.
+    """
     spec = SPECS[kind]
     size = int(np.prod(spec.sample_shape))
     weights = np.stack([np.full(size, -sharpness / size), np.full(size, sharpness / size)], axis=1)
@@ -75,6 +78,16 @@ def classifier(sharpness: float = 8.0, kind: str = "image") -> tuple[bytes, Mode
         helper.make_node("Gemm", ["embedding", "weights", "bias"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
     ]
+    if megabytes:
+        rng = np.random.default_rng(round(sharpness * 1000))
+        constants["ballast"] = rng.standard_normal((size, megabytes * 2**18 // size)).astype(np.float32)
+        constants["nothing"] = np.zeros((megabytes * 2**18 // size, 2), np.float32)
+        nodes[1].output[0] = "alone"
+        nodes[2:2] = [
+            helper.make_node("MatMul", ["embedding", "ballast"], ["wide"]),
+            helper.make_node("MatMul", ["wide", "nothing"], ["none"]),
+            helper.make_node("Add", ["alone", "none"], ["logits"]),
+        ]
     float_ = TensorProto.FLOAT
     graph = helper.make_graph(
         nodes,

@@ -14,12 +14,15 @@ from services.contracts.events import (
     SampleWithdrawn,
     ScoresSummarised,
 )
+from services.infer import rescore_routes
 from services.infer.predicting import Predictor
 from services.infer.rescoring import TURN, Rescoring
 from services.infer.routes import Answering, routes
+from services.infer.schedules import Schedules
 from services.infer.scoring import Scoring
 from services.infer.serving import Serving
 from services.infer.settings import InferSettings
+from services.runtime import delivery
 from services.runtime.service import Connect, Service
 from services.runtime.settings import RuntimeSettings
 
@@ -30,6 +33,7 @@ def create(settings: RuntimeSettings, connect: Connect) -> Service:
     serving = Serving(service, own)
     scoring = Scoring(service, serving, own)
     rescoring = Rescoring(service, serving, scoring, own)
+    schedules = Schedules(service, serving, rescoring)
     answering = Answering(service, serving, scoring, Predictor(scoring, own.batch), own.deadline_seconds)
 
     service.on(ProjectUpdated)(service.projects.update)
@@ -43,9 +47,12 @@ def create(settings: RuntimeSettings, connect: Connect) -> Service:
     service.on_start(serving.start)
     service.every(0.2, serving.reconcile)
     service.every(0.2, rescoring.work)
+    service.every(2.0, schedules.arrange)
+    delivery.job_route(service, schedules.called)
     service.every(2.0, scoring.shadows.store)
     service.every(1.0, scoring.summaries.say)
     service.says(ScoresSummarised)
     service.check("models", serving.unready)
-    service.api.include_router(routes(answering, rescoring))
+    service.api.include_router(routes(answering))
+    service.api.include_router(rescore_routes.routes(serving, rescoring, schedules))
     return service

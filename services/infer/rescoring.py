@@ -15,6 +15,7 @@ from services.infer.artefacts import Loaded, Unloadable
 from services.infer.scoring import Claimed, Scoring, claim_key, done_key, done_record, gone_key, said
 from services.infer.serving import NONE, Serving
 from services.infer.settings import InferSettings
+from services.runtime.projects import Projects
 from services.runtime.service import Service, transact
 from services.runtime.unit import Unit
 
@@ -39,6 +40,10 @@ class Rescoring:
         self._patience = timedelta(seconds=settings.patience_seconds)
         self._holder = uuid.uuid4().hex
 
+    @property
+    def projects(self) -> Projects:
+        return self._service.projects
+
     async def request(self, batch: Sequence[Message[RescoreRequested]], unit: Unit) -> None:
         """Handler: write the jobs down; the worker does them."""
         names = {message.id: f"{message.event.rescore_id}.{message.event.part}" for message in batch}
@@ -53,14 +58,18 @@ class Rescoring:
                 await self._open(unit, {**job, "total": len(ids)}, ids)
 
     async def submit(
-        self, project: str, version: str, ids: Sequence[str] | None, where: Mapping[str, str]
+        self, project: str, version: str, ids: Sequence[str] | None, where: Mapping[str, str], *, again: bool = True
     ) -> dict[str, Any]:
-        """A job by REST, over ids or over what ingest lists for `where`. Raises a 409 problem while it runs."""
+        """A job over ids, or over what ingest lists for `where`. Raises a 409 problem while it runs.
+
+        What the version has scored before is not scored again; with `again` it is told again.
+        """
         chosen = None if ids is None else list(dict.fromkeys(ids))
         told = ",".join(chosen) if chosen is not None else str(sorted(where.items()))
         name = f"rsc_{digest(project, version, told)}"
         job = self._job(name, project, version, name)
         job |= {"where": dict(where)} if chosen is None else {"total": len(chosen)}
+        job["again"] = again
 
         async def work(unit: Unit) -> dict[str, Any]:
             before = (await unit.get_many([OPEN, job_key(project, name)])).get(job_key(project, name))
@@ -175,12 +184,13 @@ class Rescoring:
         verdicts = {verdict.sample_id: verdict for verdict in await self._scoring.verdicts(loaded, todo)}
         for sample in claims:
             verdict = verdicts.get(sample)
-            if verdict is None:
-                verdict = said(known[done[sample]], job["rescore_id"])
-            else:
+            if new := verdict is not None:
                 unit.put(done[sample], done_record(verdict))
                 verdict = verdict.model_copy(update={"rescore_id": job["rescore_id"]})
-            unit.emit(verdict, guard=key, origin=unit.origin(claim_key(project, sample)))
+            else:
+                verdict = said(known[done[sample]], job["rescore_id"])
+            if new or job.get("again", True):
+                unit.emit(verdict, guard=key, origin=unit.origin(claim_key(project, sample)))
             job = _counted(job, "done" if isinstance(verdict, SampleScored) else "failed")
         until = (self._service.clock.now() + HOLD).isoformat()
         job = {**job, "unknown": job["unknown"] + len(ids) - len(claims), "holder": self._holder, "until": until}

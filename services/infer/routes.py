@@ -2,22 +2,21 @@
 
 import asyncio
 import base64
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, Self, TypeGuard
 
 import orjson
 from fastapi import APIRouter
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from services.contracts.events import Content
 from services.contracts.ids import sample_id, sha256
 from services.contracts.problem import Fault, Problem, invalid, not_found
 from services.infer.artefacts import Loaded, Unloadable
 from services.infer.batching import Failure, Piece
+from services.infer.memory import rss
 from services.infer.predicting import Predictor
-from services.infer.rescoring import Rescoring, asked
+from services.infer.rescoring import asked
 from services.infer.scoring import Scoring, claim_key, gone_key
 from services.infer.serving import NONE, Serving, Shelf
 from services.runtime import http
@@ -28,11 +27,13 @@ MAX_INPUTS = 256
 SampleId = Annotated[str, Field(min_length=1, max_length=64)]
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """What a request may hold, and nothing besides."""
+
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
-class Input(_Body):
+class Input(Body):
     """One thing to predict: base64 data, a row, or a sample that is stored; exactly one."""
 
     data: str | None = None
@@ -49,7 +50,7 @@ class Input(_Body):
         return self
 
 
-class PredictRequest(_Body):
+class PredictRequest(Body):
     """Inputs, or stored samples by id."""
 
     inputs: list[Input] | None = Field(default=None, min_length=1, max_length=MAX_INPUTS)
@@ -69,34 +70,6 @@ class PredictRequest(_Body):
             return self.inputs
         ids = self.sample_ids if self.sample_ids is not None else [self.sample_id or ""]
         return [Input(sample_id=sample) for sample in ids]
-
-
-class Where(_Body):
-    """Which stored samples: the filters of ingest's list."""
-
-    tag: str | None = None
-    stream: str | None = None
-    since: AwareDatetime | None = Field(default=None, alias="from")
-    until: AwareDatetime | None = Field(default=None, alias="to")
-
-    def params(self) -> dict[str, str]:
-        """As query parameters of ingest's list."""
-        fields = self.model_dump(mode="json", by_alias=True, exclude_none=True)
-        return {name: str(value) for name, value in fields.items()}
-
-
-class RescoreRequest(_Body):
-    """Samples by id or by filter, and the version to score them with."""
-
-    model_version: str = Field(min_length=1)
-    sample_ids: list[SampleId] | None = Field(default=None, min_length=1, max_length=10_000)
-    filter: Where | None = None
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if (self.sample_ids is None) == (self.filter is None):
-            raise ValueError("give either sample_ids or filter")
-        return self
 
 
 class Answering:
@@ -224,29 +197,14 @@ def _piece(at: int, one: Input) -> Piece:
         raise invalid(f"/inputs/{at}/data", "base64", f"data is not base64: {error}.") from error
 
 
-def routes(answering: Answering, rescoring: Rescoring) -> APIRouter:
-    """All routes of infer."""
+def routes(answering: Answering) -> APIRouter:
+    """Predictions and models."""
     router = APIRouter(route_class=http.StrictRoute)
     _models(router, answering)
 
     @router.post("/v1/predict", dependencies=[needs("viewer")])
     async def predict(project: Project, body: PredictRequest) -> dict[str, Any]:
         return await answering.predict(project, body)
-
-    @router.post("/v1/rescore", dependencies=[needs("operator")], status_code=202)
-    async def rescore(project: Project, body: RescoreRequest) -> dict[str, Any]:
-        await answering.service.projects.need(project)
-        if body.model_version != NONE and await answering.serving.known(project, body.model_version) is None:
-            raise not_found("model version", body.model_version)
-        where = body.filter.params() if body.filter else {}
-        return _job(await rescoring.submit(project, body.model_version, body.sample_ids, where))
-
-    @router.get("/v1/rescore/{name}", dependencies=[needs("viewer")])
-    async def progress(project: Project, name: str) -> dict[str, Any]:
-        job = await rescoring.get(project, name)
-        if job is None:
-            raise not_found("rescoring", name)
-        return _job(job)
 
     return router
 
@@ -305,17 +263,3 @@ def _model(loaded: Loaded, shelf: Shelf) -> dict[str, Any]:
         "loaded_at": loaded.loaded_at.isoformat(),
         "loaded": True,
     }
-
-
-def _job(job: dict[str, Any]) -> dict[str, Any]:
-    names = ("id", "model_version", "state", "done", "failed", "unknown", "total", "detail", "created_at")
-    return {name: job[name] for name in names}
-
-
-def rss() -> int | None:
-    """Bytes of memory this process holds, where the system says so (Linux)."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (FileNotFoundError, IndexError, ValueError):
-        return None
-    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -17,6 +17,7 @@ from services.contracts.events import (
 )
 from services.contracts.projects import ProjectDocument
 from services.infer.artefacts import Artefacts, Loaded, Unloadable
+from services.infer.memory import give_back
 from services.infer.rollout import Shelf
 from services.infer.settings import InferSettings
 from services.runtime import tracing
@@ -43,6 +44,7 @@ class Serving:
         self._kept = settings.kept
         self._shelves: dict[str, Shelf] = {}
         self._announced: list[ModelRegistered] = []
+        self._loads = False  # since memory was given back
 
     # What the model events want; nothing is loaded in a handler.
 
@@ -155,6 +157,9 @@ class Serving:
         while self._announced:
             await self._prefetch(self._announced[0])
             self._announced.pop(0)
+        if self._loads:
+            self._loads = False
+            await asyncio.to_thread(give_back)
 
     def unready(self) -> str | None:
         """Readiness: a project whose model served before must have one again."""
@@ -221,18 +226,18 @@ class Serving:
         return found[0], found[1]
 
     async def _prefetch(self, event: ModelRegistered) -> None:
+        source = {"version": event.version, **_source(event)}
         try:
             loaded = await self.bring(event.project, event.version)
         except Unloadable as error:
-            source = {"version": event.version, **_source(event)}
             await self._tell(ModelLoadFailed, event.project, source, 0, error=str(error))
             return
         if loaded is not None:
-            source = {"version": event.version, **_source(event)}
             await self._tell(ModelLoaded, event.project, source, 0, provider=loaded.provider)
 
     async def _load(self, project: str, source: dict[str, Any]) -> Loaded:
         artefact, manifest = (Content.model_validate(source[part]) for part in ("artefact", "manifest"))
+        self._loads = True
         return await self._artefacts.load(project, source["version"], artefact, manifest)
 
     async def _record_good(self, project: str, source: dict[str, Any]) -> None:

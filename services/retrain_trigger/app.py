@@ -25,6 +25,7 @@ from services.retrain_trigger.catalogue import Catalogue
 from services.retrain_trigger.flights import Flights
 from services.retrain_trigger.labels import TURN, Labels
 from services.retrain_trigger.marks import Noticing
+from services.retrain_trigger.mirror import mirrored
 from services.retrain_trigger.pipeline import Pipeline
 from services.retrain_trigger.registry import Registry
 from services.retrain_trigger.runs import Runs
@@ -68,6 +69,7 @@ def create(settings: RuntimeSettings, connect: Connect, backend: Backend | None 
     service.every(own.tend_seconds, watch.look)
     service.every(own.tend_seconds, noticing.arrange)
     delivery.job_route(service, noticing.called)
+    mirrored(registry, runs)
     service.every(own.refresh_seconds, labels.load)
     service.api.include_router(project_routes.routes(catalogue, flights))
     service.api.include_router(run_routes.routes(runs, flights))

@@ -11,9 +11,17 @@ from services.retrain_trigger import pipeline
 from services.retrain_trigger.labels import Labels
 from services.retrain_trigger.marks import Noticing, drift_key, marks_key, read_marks
 from services.retrain_trigger.models import no_pointer, pointer_key
-from services.retrain_trigger.pipeline import Pipeline, beat_key
+from services.retrain_trigger.pipeline import Pipeline
 from services.retrain_trigger.registry import Registry
-from services.retrain_trigger.runs import IllegalTransition, RunActive, Runs, flight_key, no_flight, read_flight
+from services.retrain_trigger.runs import (
+    IllegalTransition,
+    RunActive,
+    Runs,
+    beat_key,
+    flight_key,
+    no_flight,
+    read_flight,
+)
 from services.retrain_trigger.settings import RetrainTriggerSettings
 from services.retrain_trigger.trigger import Counters, Decision, Flight, decide
 from services.runtime.service import Service, transact

@@ -26,7 +26,7 @@ from services.retrain_trigger.models import new_record
 from services.retrain_trigger.registry import Registry, Superseded
 from services.retrain_trigger.reports import checked
 from services.retrain_trigger.retention import Retention
-from services.retrain_trigger.runs import Runs, ended, flight_key, moved, no_flight, run_key
+from services.retrain_trigger.runs import Runs, beat_key, ended, flight_key, moved, no_flight, run_key
 from services.retrain_trigger.settings import RetrainTriggerSettings
 from services.runtime import tracing
 from services.runtime.ports import Put
@@ -60,10 +60,6 @@ def retrain(order: Order) -> Generator[Step, Any, str]:
         outcome = {"state": "FAILED", "error": str(error)}
     yield Activity("end", {**order, **outcome})
     return outcome["state"]
-
-
-def beat_key(run: str) -> str:
-    return f"run:beat:{run}"
 
 
 class RunGone(Exception):
@@ -294,7 +290,8 @@ def _metric(
     if metrics is None:
         return None
     child = result.get("child_run") or run["job_id"]
-    return {"name": METRIC, "value": metrics["candidate"][METRIC], "child_run": child}
+    row = {"name": METRIC, "value": metrics["candidate"][METRIC], "child_run": child}
+    return {**row, "chosen_by": chosen} if (chosen := result.get("chosen_by")) else row
 
 
 def _landed(flight: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:

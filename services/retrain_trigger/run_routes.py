@@ -63,7 +63,7 @@ def _runs(router: APIRouter, runs: Runs, flights: Flights) -> None:
 
     @router.get("/v1/runs/{run}", dependencies=[needs("viewer")])
     async def one(project: Project, run: str) -> dict[str, Any]:
-        return shown(await runs.need(project, run))
+        return {**shown(await runs.need(project, run)), "progress": await runs.progress(run)}
 
     @router.post("/v1/runs/{run}:cancel", status_code=202)
     async def cancel(project: Project, run: str, caller: Operator) -> dict[str, Any]:

@@ -48,6 +48,10 @@ def run_key(run: str) -> str:
     return f"run:{run}"
 
 
+def beat_key(run: str) -> str:
+    return f"run:beat:{run}"
+
+
 def index_key(project: str) -> str:
     return f"run:index:{project}"
 
@@ -101,6 +105,11 @@ class Runs:
         if record is None or record.get("project") != project:
             raise not_found("run", run)
         return record
+
+    async def progress(self, run: str) -> dict[str, Any] | None:
+        """The step that a run has begun last, and when; None: none yet, or long ago."""
+        found = (await self.service.state.get([beat_key(run)])).get(beat_key(run))
+        return {name: found.value[name] for name in ("step", "at")} if found else None
 
     async def ids(self, project: str) -> list[str]:
         """Oldest first."""

@@ -43,6 +43,17 @@ class WebhookSettings(BaseSettings):
     callback_url: str = Field(default="", description="of this service, as whoever trains reaches it")
 
 
+class MlflowSettings(BaseSettings):
+    """A tracking server that the registry is mirrored to, if one is named."""
+
+    model_config = SettingsConfigDict(env_prefix="HALFSURE_RETRAIN_TRIGGER_MLFLOW_", frozen=True)
+
+    url: str = Field(default="", description="of the server, as `https://user:password@mlflow.example` too")
+    token: SecretStr = Field(default=SecretStr(""), description="sent as a bearer token")
+    prefix: str = Field(default="halfsure-", description="before a project's name, there")
+    look_seconds: float = Field(default=5.0, gt=0, description="between two looks at what is to be mirrored")
+
+
 class AzureMlSettings(BaseSettings):
     """The workspace, and what a job there is made of, for the backend `azureml`; all of it is registered beforehand."""
 
@@ -58,3 +69,8 @@ class AzureMlSettings(BaseSettings):
     instances: int = Field(default=1, ge=1, description="nodes of one job")
     blobs: str = Field(default="", description="HALFSURE_BLOBS of the job; empty: this service's own")
     poll_seconds: float = Field(default=10.0, gt=0, description="between two looks at a job")
+    automl: bool = Field(default=False, description="AutoML in the place of the project's own trainer")
+    metric: str = Field(default="accuracy", description="by which AutoML chooses its best child run")
+    trials: int = Field(default=4, ge=1, description="models that AutoML tries")
+    datastore: str = Field(default="", description="over the container of `blobs`, for what AutoML reads")
+    artefacts: str = Field(default="", description="https://ACCOUNT.blob.core.windows.net/azureml: what runs leave")

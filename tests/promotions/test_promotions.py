@@ -39,6 +39,7 @@ pytestmark = [pytest.mark.loop, pytest.mark.timeout(900)]
 
 REPORT = default_root() / "out" / "training" / "report.json"
 N, JUDGES, PROMOTIONS, WARM, CLIENTS = 20, 40, 50, 10, 4
+MEGABYTES = 8  # of each promoted model: what is not given back shows
 QUIET = 0.3  # seconds
 SEED = 20261125
 
@@ -171,7 +172,7 @@ async def _received(rest: Rest, wanted: int) -> bool:
 
 async def promote(rest: Rest, sharpness: float) -> str:
     """A model of one's own, registered and activated; its version."""
-    content, manifest = classifier(sharpness)
+    content, manifest = classifier(sharpness, megabytes=MEGABYTES)
     body = {"artefact": base64.b64encode(content).decode(), "manifest": manifest.model_dump(mode="json")}
     version = (await rest.post("retrain-trigger", "/v1/models", json=body))["version"]
     await rest.post("retrain-trigger", f"/v1/models/{version}:activate", json={"reason": "promoted"})
@@ -234,12 +235,18 @@ async def test_fifty_promotions_under_load(stack: Stack, tmp_path: Path) -> None
     report |= {
         "promotions": PROMOTIONS,
         "warm_up_promotions": WARM,
+        "model_megabytes": MEGABYTES,
         "predictions": load.answered,
         "failed_predictions": sum(load.failed.values()),
         "failures": dict(load.failed),
         "slowest_swap_seconds": round(max(seconds), 3),
-        "rss_megabytes": {"after_warm_up": round(base / 2**20, 1), "at_the_end": round(end / 2**20, 1)},
+        "rss_megabytes": {
+            "after_warm_up": round(base / 2**20, 1),
+            "at_the_end": round(end / 2**20, 1),
+            "most": round(max(sizes) / 2**20, 1),
+        },
         "rss_growth": round(end / base - 1, 4),
+        "rss_each": [round(size / 2**20) for size in sizes],
         "worse_promoted": worse_that_pass(1000, SEED),
         "azureml_puts_per_run": await puts_per_run(),
         "seed": SEED,

@@ -16,6 +16,7 @@ from azureml import Workspace
 from conftest import Running, wait_until
 from training import N, ask, ended, evaluation, label, make, running, runs, settled, stored_labels
 
+from services.contracts.events import TrainingRequested, TrainingSucceeded
 from services.contracts.signatures import SIGNATURE, key_of, signed, verified
 from services.retrain_trigger.backends import Backend
 from services.retrain_trigger.backends.azureml import AzureMlBackend, AzureMlUnset, job_of, offline_faults
@@ -23,7 +24,9 @@ from services.retrain_trigger.backends.exchange import Exchange
 from services.retrain_trigger.backends.remote import carry_out
 from services.retrain_trigger.backends.webhook import WebhookBackend, WebhookUnset
 from services.retrain_trigger.settings import AzureMlSettings, RetrainTriggerSettings, WebhookSettings
-from services.runtime.ports import Ports
+from services.runtime.memory import MemoryBlobs, MemoryBus, MemoryJobs, MemoryPeers, MemoryState, SteppedClock
+from services.runtime.memory_workflows import MemoryWorkflows
+from services.runtime.ports import Ports, Put
 
 pytestmark = [pytest.mark.usefixtures("brisk"), pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")]
 
@@ -296,6 +299,32 @@ async def test_a_callback_is_believed_once_and_only_signed(tmp_path: Path, ports
         assert [row["state"] for row in await runs(one)] == ["RUNNING"]
 
 
+async def test_a_callback_whose_first_try_meets_a_conflict_counts_once(tmp_path: Path, ports: Ports) -> None:
+    """Somebody writes the run's record meanwhile: the store then keeps the mark of the message, and not the rest."""
+    trainer = Trainer()
+    async with running(tmp_path, hook(trainer, ports), ports) as one:
+        run = (await asked(one, trainer))["run_id"]
+        await wait_until(lambda: _state(one, "RUNNING"))
+        commit, marks = one.state.commit, []
+
+        async def overtaken(ops: Any) -> None:
+            if any(op.key == "cbk:msg_1" for op in ops):
+                marks.append(len(ops))
+                if len(marks) == 1:
+                    record = (await one.state.get([f"run:{run}"]))[f"run:{run}"].value
+                    await commit([Put(f"run:{run}", record)])
+            await commit(ops)
+
+        one.state.commit = overtaken  # type: ignore[method-assign]
+        assert (await call_back(one, run, state="failed", error="out of memory")).status_code == 202
+        assert len(marks) == 2
+        assert "cbk:msg_1" in one.state.rows()
+        (row,) = await ended(one)
+        assert (row["state"], row["error"]) == ("FAILED", "out of memory")
+        assert [said["message"] for said in row["callbacks"]] == ["msg_1"]
+        assert (await call_back(one, run, state="failed", error="out of memory")).json()["title"] == "replayed"
+
+
 async def test_a_callback_that_says_failed_ends_the_run_and_a_late_one_is_recorded_only(
     tmp_path: Path, ports: Ports
 ) -> None:
@@ -342,6 +371,46 @@ async def test_a_trainer_that_says_nothing_is_given_up(tmp_path: Path, ports: Po
 
 async def _state(one: Running, state: str) -> bool:
     return [row["state"] for row in await runs(one)] == [state]
+
+
+def fresh() -> Ports:
+    clock = SteppedClock()
+    return Ports(
+        MemoryState(clock), MemoryBus(), MemoryBlobs(), clock, MemoryPeers(), MemoryWorkflows(), jobs=MemoryJobs()
+    )
+
+
+async def test_whoever_trains_the_request_and_the_result_are_the_same(tmp_path: Path) -> None:
+    """Here, in a job of Azure ML and behind a webhook: the same run, the same model, the same events."""
+    requested, succeeded = {}, {}
+    for name in ("local", "azureml", "webhook"):
+        folder, ports, workspace, trainer = tmp_path / name, fresh(), Workspace(), Trainer()
+        folder.mkdir()
+        others = {"azureml": lambda w=workspace, p=ports: azure(w, p), "webhook": lambda t=trainer, p=ports: hook(t, p)}
+        backend = others[name]() if name in others else None
+        async with running(folder, backend, ports) as one:
+            await labelled(one)
+            if name != "local":
+                order = await wait_until(lambda w=workspace, t=trainer: _ordered(w, t))
+                assert await carry_out(*order, one.blobs, folder / "node") == 0
+            (run,) = await ended(one, seconds=60)
+            assert (run["state"], run["backend"]) == ("SUCCEEDED", name), run
+            told = await one.published()
+            requested[name], succeeded[name] = (
+                [envelope["data"] for _, envelope in told if envelope["type"] == kind.type]
+                for kind in (TrainingRequested, TrainingSucceeded)
+            )
+    assert requested["local"] == requested["azureml"] == requested["webhook"]
+    assert succeeded["local"] == succeeded["azureml"] == succeeded["webhook"]
+    assert len(requested["local"]) == len(succeeded["local"]) == 1
+
+
+def _ordered(workspace: Workspace, trainer: Trainer) -> tuple[str, str] | None:
+    """Where the work is and where the record goes, as whoever trains has been told."""
+    if trainer.asked:
+        return trainer.asked[0]["work_uri"], trainer.asked[0]["record_uri"]
+    name = next(iter(workspace.jobs), None)
+    return name and (_input(workspace, name, "work"), _input(workspace, name, "record"))
 
 
 async def test_no_callback_is_taken_by_another_backend(tmp_path: Path) -> None:

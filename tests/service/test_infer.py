@@ -23,6 +23,7 @@ from services.contracts.events import (
     SampleWithdrawn,
 )
 from services.contracts.ids import sha256
+from services.contracts.manifest import InputSpec
 from services.infer.app import create
 from services.runtime.memory import MemoryPeers
 from services.runtime.ports import Ports
@@ -150,7 +151,7 @@ async def test_hot_swap_under_load_fails_nobody(tmp_path: Path) -> None:
         assert len(held) <= 3
 
 
-@pytest.mark.parametrize("fault", ["bytes", "hash", "missing", "manifest", "other manifest", "labels"])
+@pytest.mark.parametrize("fault", ["bytes", "hash", "missing", "manifest", "other manifest", "labels", "shape", "nan"])
 async def test_a_broken_artefact_leaves_the_old_one_serving(tmp_path: Path, fault: str) -> None:
     async with inferring(tmp_path) as running:
         await serve(running, await model(running))
@@ -161,6 +162,10 @@ async def test_a_broken_artefact_leaves_the_old_one_serving(tmp_path: Path, faul
             manifest = manifest.model_copy(update={"sha256": sha256(content)})
         if fault == "labels":
             manifest = manifest.model_copy(update={"labels": ("a", "b", "c")})
+        if fault == "shape":
+            manifest = manifest.model_copy(update={"input": InputSpec.image(4, 4, 1)})
+        if fault == "nan":
+            content, manifest = classifier(float("nan"))
         source = await packaged(running.blobs, "default", content, manifest)
         if fault == "hash":
             running.blobs.contents[source["artefact"].uri] = b"something else"

@@ -6,12 +6,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import orjson
 import pytest
-import uvicorn
 from conftest import SIDECAR_TOKEN, TOKENS, Running, started, wait_until
 from crowd import project, selected
+from listening import Listener, on_a_socket, parsed
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -238,60 +237,10 @@ def accepted(name: str) -> LabelAccepted:
     return LabelAccepted(project="default", sample_id=name, label_revision=1, value="cat", content=CONTENT)  # pyright: ignore[reportArgumentType]
 
 
-def parsed(text: str) -> list[dict[str, str]]:
-    frames = [frame for frame in text.split("\n\n") if frame and not frame.startswith(":")]
-    return [
-        dict(line.split(": ", 1) for line in frame.splitlines() if not line.startswith("retry")) for frame in frames
-    ]
-
-
-class Listener:
-    """An open stream over a real connection."""
-
-    def __init__(self, port: int, token: str = TOKENS["annotator"], after: str | None = None, query: str = "") -> None:
-        headers = {"authorization": f"Bearer {token}"} | ({"last-event-id": after} if after else {})
-        self._url, self._headers = f"http://127.0.0.1:{port}/v1/events{query}", headers
-        self.text = ""
-        self.ended = False
-
-    async def __aenter__(self) -> "Listener":
-        self._task = asyncio.create_task(self._read())
-        await wait_until(lambda: self.text or self.ended)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _read(self) -> None:
-        async with (
-            httpx2.AsyncClient(timeout=None, trust_env=False) as client,
-            client.stream("GET", self._url, headers=self._headers) as answer,
-        ):
-            assert answer.status_code == 200
-            async for chunk in answer.aiter_text():
-                self.text += chunk
-        self.ended = True
-
-    def events(self) -> list[dict[str, str]]:
-        return parsed(self.text)
-
-    async def heard(self, kind: str, count: int = 1) -> list[dict[str, Any]]:
-        found = [event for event in self.events() if event["event"] == kind]
-        await wait_until(lambda: len([event for event in self.events() if event["event"] == kind]) >= count)
-        found = [event for event in self.events() if event["event"] == kind]
-        return [orjson.loads(event["data"]) for event in found]
-
-
 @pytest.fixture
 async def port(portal: Running) -> AsyncIterator[int]:
-    """The portal on a real socket: a stream has no end that an in-process transport could wait for."""
-    server = uvicorn.Server(uvicorn.Config(portal.service.api, port=0, lifespan="off", log_level="warning"))
-    serving = asyncio.create_task(server.serve())
-    await wait_until(lambda: server.started)
-    yield server.servers[0].sockets[0].getsockname()[1]
-    server.should_exit = server.force_exit = True
-    await serving
+    async with on_a_socket(portal) as port:
+        yield port
 
 
 async def test_listeners_hear_what_happens_without_what_could_sway_them(portal: Running, port: int) -> None:

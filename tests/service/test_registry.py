@@ -7,8 +7,20 @@ from typing import Any
 import pytest
 from conftest import Running, wait_until
 from training import N, Rehearsal, ask, ended, evaluation, label, make, running, runs, settled, train_first
+from worlds import classifier
 
-from services.contracts.events import LabelAccepted, ModelActivated, ModelLoaded, ModelRolledBack, Top
+from services.contracts.events import (
+    LabelAccepted,
+    ModelActivated,
+    ModelLoaded,
+    ModelRegistered,
+    ModelRolledBack,
+    Top,
+)
+from services.contracts.ids import sha256
+from services.retrain_trigger.models import new_record
+from services.retrain_trigger.registry import Registry
+from services.runtime.service import transact
 
 pytestmark = pytest.mark.usefixtures("brisk")
 
@@ -183,6 +195,47 @@ async def test_retention_keeps_what_is_in_use_and_the_newest(tmp_path: Path, mon
             back = await one.call("POST", "/v1/models:rollback", json={"reason": "further"})
             assert back.json()["version"] == expected
         assert (await one.call("POST", "/v1/models:rollback", json={})).status_code == 409
+
+
+async def test_the_same_artefact_of_the_same_run_is_one_version(tmp_path: Path) -> None:
+    async with running(tmp_path, Rehearsal()) as one:
+        await make(one)
+        registry = Registry(one.service)
+        content, manifest = classifier()
+
+        async def register(run: str) -> str:
+            version, *files = await registry.package("default", run, content, manifest)
+            record = new_record("default", version, *files, at="2026-01-01T00:00:00+00:00", lineage={"run": run})
+            await transact(one.service, lambda unit: registry.register(unit, record))
+            return version
+
+        versions = [await register(run) for run in ("run_1", "run_1", "run_2", "run_1")]
+        assert len(set(versions)) == 2
+        assert versions[0] == versions[1] == versions[3]
+        rows = (await ask(one, "/v1/models"))["items"]
+        assert [row["version"] for row in rows] == [versions[2], versions[0]]
+        told = await one.data(ModelRegistered)
+        assert [row["version"] for row in told] == [versions[0], versions[2]]
+
+
+async def test_the_list_has_state_metrics_lineage_and_hash_and_two_are_compared(tmp_path: Path) -> None:
+    async with running(tmp_path, Rehearsal()) as one:
+        first, second = await two_models(one)
+        rows = (await ask(one, "/v1/models"))["items"]
+        assert [(row["version"], row["state"], row["labels"]) for row in rows] == [
+            (second, "ACTIVE", ["champion"]),
+            (first, "PREVIOUS", ["previous"]),
+        ]
+        for row in rows:
+            assert row["artefact"]["sha256"] == sha256(await one.blobs.get(row["artefact"]["uri"]))
+            assert row["metrics"]["accuracy"] == 0.9
+            assert row["lineage"]["run"]
+            assert row["lineage"]["snapshot"]
+        assert rows[0]["lineage"]["base"] == first
+        found = await ask(one, f"/v1/models/compare?a={second}&b={first}")
+        assert found["evaluation_sha256"] == rows[0]["evaluation_sha256"] == rows[1]["evaluation_sha256"]
+        assert found["a"]["metrics"].keys() == found["b"]["metrics"].keys()
+        assert found["difference"] == found["a"]["metrics"]["accuracy"] - found["b"]["metrics"]["accuracy"]
 
 
 async def test_models_of_other_evaluation_sets_are_not_compared(tmp_path: Path) -> None:

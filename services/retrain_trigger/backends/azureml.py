@@ -67,14 +67,15 @@ class AzureMlBackend:
             names = ", ".join(f"HALFSURE_RETRAIN_TRIGGER_AZUREML_{name.upper()}" for name in missing)
             raise AzureMlUnset(f"the backend `azureml` needs {names}")
         place = (own.subscription, own.resource_group, own.workspace)
-        self._client = client or MLClient(DefaultAzureCredential(), *place, enable_telemetry=False)
+        self._credential = DefaultAzureCredential()
+        self._client = client or MLClient(self._credential, *place, enable_telemetry=False)
         self._news = News()
 
     async def submit(self, work: Work) -> str:
         """One PUT for a run, however often it is asked for. Raises Unavailable and JobRefused."""
         if await self._job(work.run_id) is None:
-            job = job_of(work, await self._exchange.give(work), self._own, self._settings)
-            if faults := offline_faults(job):
+            job, faults = await self._described(work, await self._exchange.give(work))
+            if faults:
                 raise JobRefused(f"the job would fail: {'; '.join(faults)}")
             await self._call(self._client.jobs.create_or_update, job)
             log.info("training job", job=work.run_id, workspace=self._own.workspace)
@@ -104,6 +105,14 @@ class AzureMlBackend:
 
     async def close(self) -> None: ...
 
+    async def _described(self, work: Work, work_uri: str) -> tuple[Any, list[str]]:
+        """The job of a run, and why Azure ML would not run it."""
+        job = job_of(work, work_uri, self._own, self._settings)
+        return job, offline_faults(job)
+
+    async def _hand_over(self, job: Any) -> None:
+        """A completed job has left its record itself."""
+
     async def _stands(self, job_id: str) -> Job:
         record = await self._exchange.record(record_uri(job_id))
         if record is not None:
@@ -115,6 +124,8 @@ class AzureMlBackend:
             return Job("running")
         if _status(job) == "Canceled":
             return Job("cancelled")
+        if _status(job) == "Completed":
+            await self._hand_over(job)
         # The record may have come between the two looks.
         record = await self._exchange.record(record_uri(job_id))
         if record is not None:

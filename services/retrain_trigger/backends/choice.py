@@ -1,7 +1,7 @@
 """Which backend trains: the one that the setting names, imported only then."""
 
 from services.retrain_trigger.backends import Backend
-from services.retrain_trigger.settings import RetrainTriggerSettings
+from services.retrain_trigger.settings import AzureMlSettings, RetrainTriggerSettings
 from services.runtime.service import Service
 
 
@@ -11,6 +11,10 @@ def chosen(service: Service, settings: RetrainTriggerSettings) -> Backend:
         from services.retrain_trigger.backends.kubernetes import KubernetesBackend
 
         return KubernetesBackend(lambda: service.blobs, settings)
+    if settings.backend == "azureml" and AzureMlSettings().automl:
+        from services.retrain_trigger.backends.azure_automl import AutoMlBackend
+
+        return AutoMlBackend(lambda: service.blobs, settings)
     if settings.backend == "azureml":
         from services.retrain_trigger.backends.azureml import AzureMlBackend
 
