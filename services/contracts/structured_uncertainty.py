@@ -4,15 +4,36 @@ Like the scores of `uncertainty.py`: 0..1, higher is less certain. Each aggregat
 the sample with one doubtful part, `mean` the one that is doubtful throughout, `sum` the one with most to learn from.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
 
+from services.contracts.tasks import answer_of
 from services.contracts.uncertainty import checked, margin
 
 LabelAggregate = Literal["max", "mean", "cardinality"]
 BoxAggregate = Literal["max", "mean", "sum", "margin"]
 WindowAggregate = Literal["max", "mean", "flips"]
+
+AGGREGATES: Mapping[str, Mapping[str, str]] = {
+    "multi-label": {"max": "label_max", "mean": "label_mean"},
+    "detection": {"max": "box_max", "mean": "box_mean", "sum": "box_sum", "margin": "box_margin"},
+}
+"""By answer and aggregate the score that is said of each sample; `cardinality` is of all samples, and none's own."""
+DEFAULTS: Mapping[str, str] = {"multi-label": "label_mean", "detection": "box_max"}
+"""The score that is `margin` as well: it ranks where a policy chooses none."""
+
+
+def score_name(task: str, aggregate: str | None) -> str:
+    """The score that ranks the samples of a task. Raises ValueError for an aggregate that it does not have."""
+    if aggregate is None:
+        return "margin"
+    there = AGGREGATES.get(answer_of(task), {})
+    if aggregate not in there:
+        choices = ", ".join(there) or "none: a sample has one answer"
+        raise ValueError(f"the task {task} has no aggregate {aggregate!r}; there is {choices}")
+    return there[aggregate]
 
 
 def multi_label(probabilities: np.ndarray, how: LabelAggregate = "mean") -> np.ndarray:

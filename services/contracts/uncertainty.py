@@ -34,3 +34,12 @@ def entropy(probabilities: np.ndarray) -> np.ndarray:
     p = checked(probabilities)
     logs = np.log(p, out=np.zeros_like(p), where=p > 0)
     return np.clip(-(p * logs).sum(axis=1) / np.log(p.shape[1]), 0.0, 1.0)
+
+
+SCORES = {"least_confidence": least_confidence, "margin": margin, "entropy": entropy}
+"""Every score of a classification by its name: (N, C) probabilities -> (N,) in 0..1, higher is less certain."""
+
+
+def scores(probabilities: np.ndarray) -> dict[str, np.ndarray]:
+    """All scores of (N, C) probabilities, each (N,). Raises ValueError where they are no probabilities."""
+    return {name: score(probabilities) for name, score in SCORES.items()}

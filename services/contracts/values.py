@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from services.contracts.boxes import matched
 from services.contracts.tasks import answer_of
 
 MAX_BOXES = 1000
@@ -65,6 +66,14 @@ def classes_of(value: Any) -> list[str]:
     if isinstance(value, dict):
         return sorted({str(box["label"]) for box in value["boxes"]})
     return list(value)
+
+
+def agree(one: Any, other: Any) -> bool:
+    """Whether two checked answers say the same: boxes one by one (`boxes.matched`), anything else by being equal."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        ours, theirs = one["boxes"], other["boxes"]
+        return len(ours) == len(theirs) == len(matched(ours, theirs))
+    return one == other
 
 
 def _known(label: Any, labels: Sequence[str], pointer: str) -> str:

@@ -6,23 +6,11 @@ from typing import Protocol
 
 import numpy as np
 
-from services.contracts.events import Content
+from services.contracts.events import Content, Detection
 from services.contracts.ids import sha256
 from services.contracts.manifest import ModelManifest
 from services.contracts.preprocessing import UnreadableSample, decode
-from services.infer.scores import scores
-
-SUM_TOLERANCE = 1e-3
-
-
-class Outputs(Protocol):
-    """What a model run gives: probabilities (N, C) or None, embeddings (N, D) or None."""
-
-    @property
-    def probabilities(self) -> np.ndarray | None: ...
-
-    @property
-    def embeddings(self) -> np.ndarray | None: ...
+from services.infer.reading import Outputs, Reading, read, sound
 
 
 class Model(Protocol):
@@ -45,9 +33,21 @@ class Predictions:
 
     rows: list[int] = field(default_factory=list)
     failures: dict[int, Failure] = field(default_factory=dict)
+    confidence: np.ndarray | None = None
     probabilities: np.ndarray | None = None
+    boxes: list[Sequence[Detection]] = field(default_factory=list)
     embeddings: np.ndarray | None = None
     scores: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def take(self, readings: Sequence[Reading]) -> None:
+        """What all runs have said, in their order; an extractor's say nothing."""
+        if not readings:
+            return
+        self.confidence = np.concatenate([one.confidence for one in readings])
+        self.scores = {name: np.concatenate([one.scores[name] for one in readings]) for name in readings[0].scores}
+        self.boxes = [boxes for one in readings for boxes in one.boxes]
+        probabilities = [one.probabilities for one in readings if one.probabilities is not None]
+        self.probabilities = np.concatenate(probabilities) if probabilities else None
 
     @property
     def row_of(self) -> dict[int, int]:
@@ -75,23 +75,21 @@ def predictions(model: Model, manifest: ModelManifest, pieces: Sequence[Piece], 
         else:
             result.rows.append(position)
             tensors.append(tensor)
-    probabilities: list[np.ndarray] = []
+    readings: list[Reading] = []
     embeddings: list[np.ndarray] = []
     kept: list[int] = []
     for start in range(0, len(tensors), size):
         positions = result.rows[start : start + size]
         for rows, outputs in _run(model, positions, np.stack(tensors[start : start + size]), result.failures):
-            good = _sound(outputs, rows, result.failures)
+            good = _sound(outputs, manifest, rows, result.failures)
             kept += [rows[at] for at in good]
-            if outputs.probabilities is not None:
-                probabilities.append(np.asarray(outputs.probabilities)[good])
+            if (reading := read(outputs, good, manifest)) is not None:
+                readings.append(reading)
             if outputs.embeddings is not None:
                 embeddings.append(np.asarray(outputs.embeddings, np.float32)[good])
     result.rows = kept
-    result.probabilities = np.concatenate(probabilities) if probabilities else None
+    result.take(readings)
     result.embeddings = np.concatenate(embeddings) if embeddings else None
-    if result.probabilities is not None:
-        result.scores = scores(result.probabilities)
     return result
 
 
@@ -122,18 +120,16 @@ def _run(
     return ran
 
 
-def _sound(outputs: Outputs, positions: Sequence[int], failures: dict[int, Failure]) -> list[int]:
-    """Rows whose outputs are finite and, for probabilities, sum to 1; the others become failures."""
-    sound = np.ones(len(positions), bool)
-    if outputs.probabilities is not None:
-        p = np.asarray(outputs.probabilities, np.float64)
-        inside = (p >= -1e-6) & (p <= 1 + SUM_TOLERANCE)
-        sound &= np.isfinite(p).all(axis=1) & inside.all(axis=1) & (np.abs(p.sum(axis=1) - 1) <= SUM_TOLERANCE)
-    if outputs.embeddings is not None:
-        sound &= np.isfinite(np.asarray(outputs.embeddings)).all(axis=1)
-    for at in map(int, np.flatnonzero(~sound)):
+def _sound(
+    outputs: Outputs, manifest: ModelManifest, positions: Sequence[int], failures: dict[int, Failure]
+) -> list[int]:
+    """Rows whose outputs are what the manifest promises; the others become failures."""
+    good = sound(outputs, manifest.answer)
+    if good is None:
+        return list(range(len(positions)))
+    for at in map(int, np.flatnonzero(~good)):
         failures[positions[at]] = Failure("model-output", "the model's output is not finite, or no probabilities")
-    return [int(at) for at in np.flatnonzero(sound)]
+    return [int(at) for at in np.flatnonzero(good)]
 
 
 def _brief(error: Exception) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from services.contracts.manifest import ModelManifest
 from services.infer.onnx_bytes import NotOnnx, has_external_data
+from services.infer.reading import summary
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -19,6 +20,8 @@ MAX_BATCH = 64
 """Most samples that go through the session at once; a larger batch is cut."""
 FLOAT = "tensor(float)"
 FALLBACK = "CPUExecutionProvider"
+FARTHEST = 4.0
+"""Beyond it no side of a box is a fraction of a picture, even of one that is cut off: it is in pixels."""
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +34,15 @@ class ModelMismatch(ValueError):
 class Scored:
     """A model's answers for N samples: probabilities (N, C), embeddings (N, D), margin (N,) = p1 - p2; float32.
 
-    An extractor gives embeddings only. Where a model gives no embedding, its probabilities stand for it; where it
-    gives no margin, it is taken of the probabilities.
+    A detector's probabilities are (N, M, C) of M places with boxes (N, M, 4). An extractor gives embeddings only. Where
+    a model gives no embedding, its probabilities stand for it, or a `summary` of a detector's; where a classifier gives
+    no margin, it is taken of the probabilities.
     """
 
     probabilities: np.ndarray | None
     embeddings: np.ndarray
-    margin: np.ndarray | None
+    margin: np.ndarray | None = None
+    boxes: np.ndarray | None = None
 
 
 class OnnxModel:
@@ -77,14 +82,15 @@ class OnnxModel:
         parts = [self._run(values[start : start + MAX_BATCH]) for start in range(0, max(len(values), 1), MAX_BATCH)]
         whole = {name: np.concatenate([part[name] for part in parts]) for name in self._names}
         outputs = self.manifest.outputs
-        probabilities = whole.get(outputs.probabilities or "")
-        margin = whole.get(outputs.margin or "")
-        if margin is None and probabilities is not None:
+        probabilities, margin = whole.get(outputs.probabilities or ""), whole.get(outputs.margin or "")
+        if margin is None and probabilities is not None and self.manifest.answer == "classification":
             top = np.partition(probabilities, -2, axis=1)[:, -2:]
             margin = top[:, 1] - top[:, 0]
-        embeddings = whole[outputs.embedding] if outputs.embedding else probabilities
-        assert embeddings is not None  # a manifest names one of the two
-        return Scored(probabilities, embeddings, margin)
+        embeddings = whole.get(outputs.embedding or "")
+        if embeddings is None:
+            assert probabilities is not None  # a manifest names one of the two
+            embeddings = summary(probabilities) if self.manifest.answer == "detection" else probabilities
+        return Scored(probabilities, embeddings, margin, whole.get(outputs.boxes or ""))
 
     def _run(self, values: np.ndarray) -> dict[str, np.ndarray]:
         answers = self._session.run(self._names, {self.manifest.input.name: values})
@@ -142,10 +148,12 @@ def _check_input(session: "InferenceSession", manifest: ModelManifest) -> None:
 
 def _check_outputs(session: "InferenceSession", manifest: ModelManifest) -> None:
     found = {output.name: output for output in session.get_outputs()}
+    places: list[int | None] = [None] if manifest.answer == "detection" else []
     shapes: dict[str, list[int | None]] = {
-        "probabilities": [None, len(manifest.labels)],
+        "probabilities": [None, *places, len(manifest.labels)],
         "embedding": [None, None],
         "margin": [None],
+        "boxes": [None, None, 4],
     }
     for role, name in manifest.outputs.model_dump().items():
         if name is None:
@@ -168,16 +176,34 @@ def _check_value(what: str, found: Any, expected: list[int | None]) -> None:
 
 
 def _check_answers(scored: Scored, manifest: ModelManifest, count: int) -> None:
+    if scored.probabilities is not None:
+        _check_probabilities(scored.probabilities, manifest, count)
+        if manifest.answer == "classification" and (scored.margin is None or scored.margin.shape != (count,)):
+            raise ModelMismatch("the margin output is not one value a sample")
+        if scored.boxes is not None:
+            _check_boxes(scored.boxes, scored.probabilities)
     if scored.embeddings.ndim != 2 or len(scored.embeddings) != count:
         raise ModelMismatch(f"{count} sample(s) gave embeddings of shape {scored.embeddings.shape}")
     if not np.isfinite(scored.embeddings).all():
         raise ModelMismatch("the model's embeddings are not finite")
-    p = scored.probabilities
-    if p is None:
-        return
-    if p.shape != (count, len(manifest.labels)):
+
+
+def _check_probabilities(p: np.ndarray, manifest: ModelManifest, count: int) -> None:
+    axes = 3 if manifest.answer == "detection" else 2
+    if p.ndim != axes or len(p) != count or p.shape[-1] != len(manifest.labels):
         raise ModelMismatch(f"probabilities have shape {p.shape}, the manifest has {len(manifest.labels)} labels")
-    if not np.isfinite(p).all() or p.min() < -1e-4 or np.abs(p.sum(axis=1) - 1.0).max() > 1e-3:
+    inside = np.isfinite(p).all() and p.min(initial=0.0) >= -1e-4 and p.max(initial=0.0) <= 1 + 1e-3
+    if manifest.answer != "classification":
+        if not inside:
+            raise ModelMismatch("the probabilities output is not within 0..1: are these raw scores?")
+    elif not inside or np.abs(p.sum(axis=1) - 1.0).max(initial=0.0) > 1e-3:
         raise ModelMismatch("the probabilities output does not sum to 1: are these raw scores?")
-    if scored.margin is None or scored.margin.shape != (count,):
-        raise ModelMismatch("the margin output is not one value a sample")
+
+
+def _check_boxes(boxes: np.ndarray, p: np.ndarray) -> None:
+    if boxes.shape != (*p.shape[:2], 4):
+        raise ModelMismatch(f"boxes have shape {boxes.shape}, beside probabilities of shape {p.shape}")
+    if not np.isfinite(boxes).all():
+        raise ModelMismatch("the model's boxes are not finite")
+    if np.abs(boxes).max(initial=0.0) > FARTHEST:
+        raise ModelMismatch("the boxes output is no x, y, width and height in 0..1: are these pixels?")

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from services.infer.answering import answer
 from services.infer.artefacts import Loaded
 from services.infer.batching import Failure, Piece, Predictions
-from services.infer.scoring import Scoring, answer
+from services.infer.scoring import Scoring
 
 
 @dataclass
@@ -73,11 +74,11 @@ class Predictor:
 
 
 def _shown(loaded: Loaded, result: Predictions, row: int) -> dict[str, Any]:
-    said = answer(loaded, result, row)
+    said = answer(loaded.manifest, result, row)
     top = said["top"]
-    return {
-        "label": top.label,
-        "confidence": top.confidence,
-        "probabilities": said["probabilities"],
-        "scores": said["scores"],
-    }
+    shown = {"label": top.label, "confidence": top.confidence, "value": top.answer}
+    if "detections" in said:
+        shown["detections"] = [box.model_dump() for box in said["detections"]]
+    else:
+        shown["probabilities"] = said["probabilities"]
+    return {**shown, "scores": said["scores"]}

@@ -34,17 +34,19 @@ class Body(BaseModel):
 
 
 class Input(Body):
-    """One thing to predict: base64 data, a row, or a sample that is stored; exactly one."""
+    """One thing to predict: base64 data, a row, a window's points, a text, or a stored sample; exactly one."""
 
     data: str | None = None
     media_type: str | None = None
     row: dict[str, Any] | None = None
+    points: list[dict[str, Any]] | None = None
+    text: str | None = None
     sample_id: SampleId | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if sum(part is not None for part in (self.data, self.row, self.sample_id)) != 1:
-            raise ValueError("give exactly one of data, row and sample_id")
+        if sum(part is not None for part in (self.data, self.row, self.points, self.text, self.sample_id)) != 1:
+            raise ValueError("give exactly one of data, row, points, text and sample_id")
         if (self.media_type is None) != (self.data is None):
             raise ValueError("data goes with its media_type")
         return self
@@ -181,16 +183,18 @@ def _said(row: dict[str, Any] | Failure) -> TypeGuard[dict[str, Any]]:
 
 
 def _in_order(row: dict[str, Any], loaded: Loaded, first: Loaded) -> dict[str, Any]:
-    """The answer with its version, and with its probabilities in the order of the labels that are listed."""
+    """The answer with its version, and with its probabilities, if any, in the order of the labels that are listed."""
     mine, listed = loaded.manifest.labels, first.manifest.labels
-    if mine != listed:
+    if mine != listed and "probabilities" in row:
         row = {**row, "probabilities": [row["probabilities"][mine.index(label)] for label in listed]}
     return {**row, "model_version": loaded.version}
 
 
 def _piece(at: int, one: Input) -> Piece:
-    if one.row is not None:
-        return Piece(orjson.dumps(one.row), "application/json")
+    if (rows := one.row if one.points is None else one.points) is not None:
+        return Piece(orjson.dumps(rows), "application/json")
+    if one.text is not None:
+        return Piece(one.text.encode(), "text/plain")
     try:
         return Piece(base64.b64decode(one.data or "", validate=True), one.media_type or "")
     except ValueError as error:

@@ -17,9 +17,9 @@ from services.contracts.events import (
     SampleScored,
     SampleScoringFailed,
     SampleWithdrawn,
-    Top,
 )
 from services.contracts.ids import sha256
+from services.infer.answering import answer
 from services.infer.artefacts import Loaded
 from services.infer.batching import Failure, Piece, Predictions, predictions
 from services.infer.serving import Serving
@@ -207,8 +207,8 @@ def _scored(
     loaded: Loaded, claim: Claimed, result: Predictions, row: int, uri: str | None, latency: float
 ) -> SampleScored:
     fields: dict[str, Any] = {}
-    if result.probabilities is not None:
-        fields = answer(loaded, result, row)
+    if result.confidence is not None:
+        fields = answer(loaded.manifest, result, row)
     if uri is not None and result.embeddings is not None:
         fields["embedding_ref"] = Ref(uri=uri, row=row, dim=result.embeddings.shape[1])
     return SampleScored(
@@ -226,16 +226,3 @@ def _scored(
 
 def _told(event: SampleIngested) -> dict[str, Any]:
     return event.model_dump(include={"captured_at", "stream_id", "attributes", "tags"})
-
-
-def answer(loaded: Loaded, result: Predictions, row: int) -> dict[str, Any]:
-    """Labels, probabilities, the most probable label and the uncertainty scores of one row."""
-    assert result.probabilities is not None
-    probabilities = result.probabilities[row]
-    best = int(np.argmax(probabilities))
-    return {
-        "labels": loaded.manifest.labels,
-        "probabilities": [round(float(p), 7) for p in probabilities],
-        "top": Top(label=loaded.manifest.labels[best], confidence=round(float(probabilities[best]), 7)),
-        "scores": {name: round(float(values[row]), 7) for name, values in result.scores.items()},
-    }

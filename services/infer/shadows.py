@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from services.contracts.events import SampleScored, SampleScoringFailed
+from services.contracts.values import agree
 from services.runtime.service import Service, transact
 from services.runtime.unit import Unit
 
 Verdict = SampleScored | SampleScoringFailed
-Pair = tuple[str, str]
+Pair = tuple[str, str, bool]
 FAILED = "(failed)"
 
 
@@ -18,8 +19,9 @@ def shadow_key(project: str, version: str) -> str:
 
 
 def compared(counted: Sequence[Verdict], shadow: Sequence[Verdict]) -> Counter[Pair]:
-    """(label that counted, label of the shadow) -> samples. Pure."""
-    return Counter((_label(one), _label(other)) for one, other in zip(counted, shadow, strict=True))
+    """(label that counted, label of the shadow, whether their whole answers agree) -> samples. Pure."""
+    pairs = zip(counted, shadow, strict=True)
+    return Counter((_label(one), _label(other), agree(_answer(one), _answer(other))) for one, other in pairs)
 
 
 class Shadows:
@@ -43,15 +45,15 @@ class Shadows:
                 raise
 
     async def read(self, project: str, version: str) -> dict[str, Any]:
-        """{version, samples, agreed, pairs: [{counted, shadow, samples}]}."""
+        """{version, samples, agreed, pairs: [{counted, shadow, samples, agreed}]}; `agreed` are of the samples."""
         key = shadow_key(project, version)
         entry = (await self._service.state.get([key])).get(key)
         rows = entry.value["pairs"] if entry else []
         return {
             "version": version,
             "samples": sum(row["samples"] for row in rows),
-            "agreed": sum(row["samples"] for row in rows if row["counted"] == row["shadow"]),
-            "pairs": rows,
+            "agreed": sum(map(_agreed, rows)),
+            "pairs": [{**row, "agreed": _agreed(row)} for row in rows],
         }
 
     async def _add(self, project: str, version: str, tally: Counter[Pair]) -> None:
@@ -59,8 +61,12 @@ class Shadows:
 
         async def work(unit: Unit) -> None:
             before = await unit.get(key) or {"pairs": []}
-            total = Counter({(row["counted"], row["shadow"]): row["samples"] for row in before["pairs"]}) + tally
-            rows = [{"counted": a, "shadow": b, "samples": n} for (a, b), n in sorted(total.items())]
+            total = {(row["counted"], row["shadow"]): [row["samples"], _agreed(row)] for row in before["pairs"]}
+            for (counted, shadow, agreed), samples in tally.items():
+                both = total.setdefault((counted, shadow), [0, 0])
+                both[0] += samples
+                both[1] += samples * agreed
+            rows = [{"counted": a, "shadow": b, "samples": n, "agreed": m} for (a, b), (n, m) in sorted(total.items())]
             unit.put(key, {"pairs": rows}, guard=True)
 
         await transact(self._service, work)
@@ -68,3 +74,12 @@ class Shadows:
 
 def _label(verdict: Verdict) -> str:
     return verdict.top.label if isinstance(verdict, SampleScored) and verdict.top else FAILED
+
+
+def _answer(verdict: Verdict) -> Any:
+    return verdict.top.answer if isinstance(verdict, SampleScored) and verdict.top else FAILED
+
+
+def _agreed(row: dict[str, Any]) -> int:
+    """Samples of a pair of labels whose answers agree; a record from before there were other answers lacks it."""
+    return row.get("agreed", row["samples"] if row["counted"] == row["shadow"] else 0)

@@ -3,9 +3,11 @@
 import asyncio
 import json
 import random
+import shutil
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,11 +84,12 @@ async def run(stack: ChaosStack, seed: int, disk: bool) -> Report:
         await chaos.calm()
         await asyncio.gather(*(stack.wait_ready(name, READY_SECONDS) for name in stack.processes))
         found = await follow(rest, plan, progress, Counter(dict.fromkeys(player.labels, 1)))
-        found.lost += await _dead_letters(rest, stack)
+        found.lost += await _dead_letters(rest, stack, plan.project)
         wire.check()
         report = replace(report, lost=found.lost, doubled=found.doubled)
     except Exception as error:
         report = replace(report, stuck=f"{type(error).__name__}: {error}"[:2000])
+        _keep_logs(stack, seed)
         await chaos.calm()
     finally:
         wire.close()
@@ -96,13 +99,19 @@ async def run(stack: ChaosStack, seed: int, disk: bool) -> Report:
     return replace(report, faults=[*chaos.done, *left], seconds=round(time.monotonic() - began, 1))
 
 
-async def _dead_letters(rest: Rest, stack: ChaosStack) -> list[str]:
-    """Nothing that these faults do is a reason to give an event up."""
+async def _dead_letters(rest: Rest, stack: ChaosStack, project: str) -> list[str]:
+    """Nothing that these faults do is a reason to give an event of the project up."""
     found = []
     for app in stack.app_ids:
         letters = await rest.get(app, "/v1/deadletters")
-        found += [f"{app} gave up {json.dumps(letter)[:500]}" for letter in letters["items"]]
+        own = [letter for letter in letters["items"] if (letter.get("event") or {}).get("project") == project]
+        found += [f"{app} gave up {json.dumps(letter)[:500]}" for letter in own]
     return found
+
+
+def _keep_logs(stack: ChaosStack, seed: int) -> None:
+    """For whoever wants to know why."""
+    shutil.copytree(stack.home.logs, Path("out/chaos") / f"seed-{seed}", dirs_exist_ok=True)
 
 
 async def _forget(rest: Rest, project: str) -> None:

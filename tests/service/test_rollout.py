@@ -128,7 +128,7 @@ async def test_a_shadow_is_asked_and_not_heard(tmp_path: Path) -> None:
         await wait_until(counted)
         assert found["version"] == "mdl_2"
         assert found["agreed"] == 0
-        assert found["pairs"] == [{"counted": "dark", "shadow": "bright", "samples": 30}]
+        assert found["pairs"] == [{"counted": "dark", "shadow": "bright", "samples": 30, "agreed": 0}]
 
 
 @contextlib.asynccontextmanager

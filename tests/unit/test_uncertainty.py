@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from services.infer.scores import SCORES, scores
+from services.contracts.uncertainty import SCORES, scores
 
 NAMES = sorted(SCORES)
 
