@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 import orjson
 import pytest
+from hypothesis import settings
 
 from services.cli.toolchain import NoRuntime, find_runtime
 from services.contracts.envelope import Origin, wrap
@@ -25,6 +26,8 @@ from services.runtime.service import Service
 from services.runtime.settings import RuntimeSettings
 
 telemetry.configure("test", "warning")
+settings.register_profile("any machine", deadline=None)  # what is slow is for benchmarks to say
+settings.load_profile("any machine")
 
 SIDECAR_TOKEN = "sidecar-token"
 TOKENS = {role: f"{role}-token" for role in ("viewer", "annotator", "reviewer", "operator", "admin")}

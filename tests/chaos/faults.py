@@ -27,6 +27,7 @@ STEPS = (
 )
 REPLAYED = 60  # events of a topic that come again
 SHORT, LONG = 1.0, 4.0  # seconds
+SAVED_SECONDS = 2.5  # after which Redis has written what a full disk kept it from writing
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class Chaos:
         for fault in [fault for fault in self.waiting if getattr(progress, fault.count) >= fault.least]:
             if fault.target and self.stack.pid(fault.target) is None:
                 continue  # it is being started again; its turn comes
+            if fault.target == "redis" and self.stack.unsaved:
+                continue
             self.waiting.remove(fault)
             self._tasks.append(asyncio.create_task(_DO[fault.kind](self.stack, fault)))
             self.done.append(f"{fault.kind} {fault.target}".strip())
@@ -138,13 +141,21 @@ async def _slow_store(bus: Any, fault: Fault) -> None:
 
 
 async def _full_disk(stack: ChaosStack, fault: Fault) -> None:
-    """Not a byte is left where the state, the contents and Redis' own file are."""
+    """Not a byte is left where the state, the contents and Redis' own file are.
+
+    Redis takes no writes then, but what it took just before is in no file until there is room again, and it tries once
+    a second: a Redis that is killed meanwhile loses what it had acknowledged, unless it is told to write at once
+    (appendfsync always). Two faults at the same moment are more than a store on one disk can bear.
+    """
+    stack.unsaved = True
     filler = stack.home.path / "filler"
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError) as _:
         while file.write(bytes(1 << 20)):
             pass
     await asyncio.sleep(fault.seconds)
     filler.unlink()
+    await asyncio.sleep(SAVED_SECONDS)
+    stack.unsaved = False
 
 
 async def _slow_disk(stack: ChaosStack, fault: Fault) -> None:

@@ -43,6 +43,7 @@ class ChaosStack(Stack):
         super().__init__(StackSettings(home=folder / "home", run_file=run_file(folder), port_offset=offset))
         self._replicas = replicas
         self.control_file = folder / "control.json"
+        self.unsaved = False  # whether Redis may have acknowledged what is in no file
 
     def control(self, **wanted: float) -> None:
         """What all services' clocks and blob stores do from now on."""

@@ -22,7 +22,8 @@ from worlds import LABELS, png
 
 from services.contracts.events import Content
 from services.contracts.ids import sha256
-from services.contracts.manifest import InputSpec, ModelManifest, OutputSpec, TabularColumn
+from services.contracts.inputs import InputSpec, TabularColumn
+from services.contracts.manifest import ModelManifest, OutputSpec
 from services.retrain_trigger.backends import BadOutcome, ModelSource, Work
 from services.retrain_trigger.backends.automl import adopted, table
 from services.retrain_trigger.backends.azure_automl import AutoMlBackend, automl_faults, automl_job

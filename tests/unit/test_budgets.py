@@ -130,7 +130,7 @@ def ask(pool: ProjectPool, rules: SelectionPolicy, size: int, seed: int = 0) -> 
     return [choice.candidate for choice in filled.choices]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 60), st.integers(0, 12), st.integers(0, 4), st.integers(1, 20), st.integers(0, 99))
 def test_no_round_exceeds_a_quota(n: int, in_all: int, of_class: int, size: int, seed: int) -> None:
     """The quotas hold over several rounds, also where a round's own choices use them up."""

@@ -101,7 +101,7 @@ def read(form: Format, raw: bytes) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", list(FORMATS))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(NAMES, SPLITS, st.none() | NAMES), max_size=7))
 @example([(name, "train", name) for name in ODD])
 def test_what_goes_out_comes_in_again(name: str, rows: list[tuple[str, str, str | None]]) -> None:
@@ -124,7 +124,7 @@ def test_what_goes_out_comes_in_again(name: str, rows: list[tuple[str, str, str 
         ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(NAMES)
 def test_no_cell_is_a_formula_and_no_folder_leaves_its_place(name: str) -> None:
     assert bare(guarded(name)) == name
@@ -189,7 +189,7 @@ def answers(name: str, raw: bytes) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if name != "parquet"])
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
 def test_noise_is_a_problem_and_never_a_traceback(name: str, raw: bytes) -> None:
     for one in answers(name, raw):

@@ -112,7 +112,7 @@ def test_what_is_no_picture_is_refused(content: bytes, media_type: str, says: st
 NOISE = np.random.default_rng(5).integers(256, size=(20, 20), dtype=np.uint8)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_damaged_bytes_are_a_tensor_or_a_refusal(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"]))

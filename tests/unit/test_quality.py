@@ -146,7 +146,7 @@ def test_draws_are_uniform_and_always_the_same() -> None:
     assert draw("ab", "c") != draw("a", "bc")
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(st.integers(0, 50).map(str), unique=True, max_size=24),
     st.sets(st.integers(100, 140).map(str), max_size=20),

@@ -36,7 +36,7 @@ KINDS = st.sampled_from(["scored", "unscored", "alike", "tied", "copies", "sure"
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(**SEEDS, kind=KINDS)
 def test_picks_are_unique_bounded_and_explained(name: str, size: int, k: int, seed: int, kind: str) -> None:
     """Whatever the pool: empty, of one, smaller than k, full of ties or of copies."""
@@ -49,7 +49,7 @@ def test_picks_are_unique_bounded_and_explained(name: str, size: int, k: int, se
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(size=st.integers(1, 40), k=st.integers(1, 12), seed=st.integers(0, 999), scored=st.booleans())
 def test_the_order_of_the_pool_does_not_matter(name: str, size: int, k: int, seed: int, scored: bool) -> None:
     pool, labelled = pool_of(size, seed, "scored" if scored else "unscored")

@@ -61,7 +61,7 @@ DRIFTS = {
 }
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.sampled_from(sorted(DRIFTS)), st.floats(0.02, 0.9), st.integers(0, 2**20))
 def test_a_threshold_holds_its_share_whatever_drifts(drift: str, share: float, seed: int) -> None:
     count = 2000
