@@ -84,9 +84,7 @@ class Claims:
     def _overdue(self, book: Book, ask: Ask, n: int) -> list[str]:
         names = book.due(self.now, n) if n > 0 else []
         entries = [book.entries[name] for name in names]
-        fit = [
-            e.id for e in entries if ask.annotator not in e.answered and (not ask.labels or e.suggested in ask.labels)
-        ]
+        fit = [entry.id for entry in entries if entry.fits(ask.annotator, ask.labels)]
         book.settle(set(names) - set(fit))
         return fit
 
