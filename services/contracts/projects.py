@@ -8,6 +8,7 @@ from services.contracts import cron
 from services.contracts.events import Content
 from services.contracts.inputs import InputSpec
 from services.contracts.rules import LEDGER, Rule, StreamShare, checked, leaves
+from services.contracts.structured_uncertainty import score_name
 from services.contracts.tasks import Task, answer_of
 
 ProjectName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
@@ -48,6 +49,9 @@ class SelectionPolicy(_Settings):
     control: int = Field(default=1, ge=0, description="random picks of the whole pool in a round, to compare with")
     audit: int = Field(
         default=1, ge=0, description="random picks among the confident in a round, to find silent errors"
+    )
+    aggregate: Literal["max", "mean", "sum", "margin"] | None = Field(
+        default=None, description="of a sample's labels or boxes, by which it ranks; none: mean of labels, max of boxes"
     )
     confident: float = Field(default=0.9, ge=0, le=1, description="confidence from which a sample can be audited")
     budget: int | None = Field(default=None, ge=1, description="labels asked for in all; none: no limit")
@@ -170,6 +174,12 @@ class ProjectSpec(_Settings):
     training: dict[str, float | int | str | bool] = Field(default_factory=dict)
     suggestions: Literal["blind", "reveal_after", "topk", "accept_reject"] = "reveal_after"
     quality: QualityRule = QualityRule()
+
+    @field_validator("policy")
+    @classmethod
+    def _of_the_task(cls, policy: SelectionPolicy, info: ValidationInfo) -> SelectionPolicy:
+        score_name(info.data.get("task", "image-classification"), policy.aggregate)
+        return policy
 
     @field_validator("labels")
     @classmethod

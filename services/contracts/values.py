@@ -9,7 +9,7 @@
 A box is in fractions of the upright picture, from its upper left corner, so that it fits every size of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -69,11 +69,19 @@ def classes_of(value: Any) -> list[str]:
 
 
 def agree(one: Any, other: Any) -> bool:
-    """Whether two checked answers say the same: boxes one by one (`boxes.matched`), anything else by being equal."""
+    """Whether two checked answers say the same: boxes one by one (`boxes.matched`), the same labels, the same label."""
     if isinstance(one, dict) and isinstance(other, dict):
         ours, theirs = one["boxes"], other["boxes"]
         return len(ours) == len(theirs) == len(matched(ours, theirs))
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return set(one) == set(other)
     return one == other
+
+
+def in_order(boxes: Iterable[tuple[str, float, float, float, float]]) -> dict[str, Any]:
+    """The answer that has these boxes, each a label, x, y, width and height, in its one form; none is checked."""
+    rows = [(label, *(round(side, DIGITS) for side in sides)) for label, *sides in boxes]
+    return _sorted([dict(zip(("label", "x", "y", "width", "height"), row, strict=True)) for row in rows])
 
 
 def _known(label: Any, labels: Sequence[str], pointer: str) -> str:
@@ -100,8 +108,11 @@ def _boxes(value: Any, labels: Sequence[str]) -> dict[str, Any]:
         fault = error.errors()[0]
         pointer = "".join(f"/{part}" for part in fault["loc"])
         raise BadValue(pointer, "no-boxes", f'An answer is {{"boxes": [...]}}: {fault["msg"]}.') from error
-    whole = [_box(box, labels, f"/boxes/{at}") for at, box in enumerate(boxes)]
-    return {"boxes": sorted(whole, key=lambda box: (box["y"], box["x"], box["width"], box["height"], box["label"]))}
+    return _sorted([_box(box, labels, f"/boxes/{at}") for at, box in enumerate(boxes)])
+
+
+def _sorted(boxes: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"boxes": sorted(boxes, key=lambda box: (box["y"], box["x"], box["width"], box["height"], box["label"]))}
 
 
 def _box(box: Box, labels: Sequence[str], pointer: str) -> dict[str, Any]:

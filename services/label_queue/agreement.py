@@ -1,13 +1,12 @@
 """How far annotators agree: each two of them, on each class, and all together. Pure."""
 
 import itertools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from services.label_queue.consensus import canonical
+from services.contracts.values import agree, classes_of
 from services.label_queue.intervals import wilson
 
 RESAMPLES = 1000  # of the bootstrap
@@ -21,22 +20,29 @@ def agreement(tasks: Iterable[Answers], seed: int = 0) -> dict[str, Any]:
     chance (Cohen 1960; null when chance alone would agree). A class's is the specific agreement
     2·both / (both + either) over all pairs of answers (Cicchetti and Feinstein 1990). Alpha is Krippendorff's (2011),
     nominal. Intervals are Wilson's for shares, and a percentile bootstrap over tasks for the others.
+
+    Of several labels, and of boxes, alpha and kappa are of the question whether a label is there, put for each label;
+    a pair's agreement is that of whole answers (`values.agree`).
     """
-    rows = [{who: canonical(value) for who, value in task.items()} for task in tasks]
-    rows = [row for row in rows if len(row) > 1]
-    names = sorted({value for row in rows for value in row.values()})
+    rows = [row for row in tasks if len(row) > 1]
+    names = sorted({name for row in rows for value in row.values() for name in classes_of(value)})
     place = {name: at for at, name in enumerate(names)}
     counts = np.zeros((len(rows), len(names)))
     for at, row in enumerate(rows):
         for value in row.values():
-            counts[at, place[value]] += 1
+            counts[at, [place[name] for name in classes_of(value)]] += 1
+    sizes = np.array([len(row) for row in rows], float)
     rng = np.random.default_rng(seed)
     weights = _resamples(len(rows), rng)
+    cells, weighted = counts, weights
+    if any(not isinstance(value, str) for row in rows for value in row.values()):
+        cells = np.stack([counts, sizes[:, None] - counts], axis=2).reshape(-1, 2)
+        weighted = np.repeat(weights, len(names), axis=1)
     return {
         "tasks": len(rows),
-        "alpha": _told(krippendorff(counts), _alphas(counts, weights)),
-        "pairs": [_pair(who, both, rng) for who, both in sorted(_pairs(rows).items())],
-        "classes": _classes(names, counts, weights),
+        "alpha": _told(krippendorff(cells), _alphas(cells, weighted)),
+        "pairs": [_pair(who, both, names, rng) for who, both in sorted(_pairs(rows).items())],
+        "classes": _classes(names, counts, sizes, weights),
     }
 
 
@@ -74,21 +80,21 @@ def _told(value: float | None, resampled: np.ndarray) -> dict[str, Any]:
     return {"value": value, "interval": [float(edge) for edge in np.percentile(known, [2.5, 97.5])]}
 
 
-def _pairs(rows: Sequence[Mapping[str, str]]) -> dict[tuple[str, str], list[tuple[str, str]]]:
-    found: dict[tuple[str, str], list[tuple[str, str]]] = {}
+def _pairs(rows: Sequence[Answers]) -> dict[tuple[str, str], list[tuple[Any, Any]]]:
+    found: dict[tuple[str, str], list[tuple[Any, Any]]] = {}
     for row in rows:
         for (one, first), (other, second) in itertools.combinations(sorted(row.items()), 2):
             found.setdefault((one, other), []).append((first, second))
     return found
 
 
-def _pair(who: tuple[str, str], both: Sequence[tuple[str, str]], rng: np.random.Generator) -> dict[str, Any]:
-    used = {name: at for at, name in enumerate(sorted({value for pair in both for value in pair}))}
-    table = np.zeros((len(used), len(used)))
-    for first, second in both:
-        table[used[first], used[second]] += 1
-    total, equal = len(both), int(np.trace(table))
-    again = rng.multinomial(total, table.ravel() / total, size=RESAMPLES).reshape(-1, *table.shape)
+def _pair(
+    who: tuple[str, str], both: Sequence[tuple[Any, Any]], names: Sequence[str], rng: np.random.Generator
+) -> dict[str, Any]:
+    table = _table(both, names)
+    total, equal = len(both), sum(agree(first, second) for first, second in both)
+    cells = table.sum()
+    again = rng.multinomial(int(cells), table.ravel() / max(cells, 1), size=RESAMPLES).reshape(-1, *table.shape)
     value = float(_kappas(table[None])[0])
     kappa = _told(None if np.isnan(value) else value, _kappas(again))
     return {
@@ -101,26 +107,39 @@ def _pair(who: tuple[str, str], both: Sequence[tuple[str, str]], rng: np.random.
     }
 
 
+def _table(both: Sequence[tuple[Any, Any]], names: Sequence[str]) -> np.ndarray:
+    """How often the two say what (K, K); of several labels (2, 2), how often they say that one is there."""
+    if all(isinstance(value, str) for pair in both for value in pair):
+        used = {name: at for at, name in enumerate(sorted({value for pair in both for value in pair}))}
+        table = np.zeros((len(used), len(used)))
+        for first, second in both:
+            table[used[first], used[second]] += 1
+        return table
+    table = np.zeros((2, 2))
+    for first, second in both:
+        ours, theirs = set(classes_of(first)), set(classes_of(second))
+        for name in names:
+            table[int(name in ours), int(name in theirs)] += 1
+    return table
+
+
 def _kappas(tables: np.ndarray) -> np.ndarray:
     """Cohen's kappa of contingency tables (B, K, K); NaN where chance alone would agree."""
-    total = tables.sum(axis=(1, 2))
+    total = np.maximum(tables.sum(axis=(1, 2)), 1)
     equal = np.trace(tables, axis1=1, axis2=2) / total
     chance = (tables.sum(axis=1) * tables.sum(axis=2)).sum(axis=1) / total**2
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(chance < 1, (equal - chance) / (1 - chance), np.nan)
 
 
-def _classes(names: Sequence[str], counts: np.ndarray, weights: np.ndarray) -> list[dict[str, Any]]:
-    sizes = counts.sum(axis=1, keepdims=True)
-    both = counts * (counts - 1)  # ordered pairs of answers that are both this class
-    either = counts * (sizes - 1)  # ordered pairs of which the first is
+def _classes(names: Sequence[str], counts: np.ndarray, sizes: np.ndarray, weights: np.ndarray) -> list[dict[str, Any]]:
+    both = counts * (counts - 1)  # ordered pairs of answers that both name this class
+    either = counts * (sizes[:, None] - 1)  # ordered pairs of which the first does
     rows = []
     for at, name in enumerate(names):
         with np.errstate(divide="ignore", invalid="ignore"):
             again = (weights @ both[:, at]) / (weights @ either[:, at])
         told = _told(float(both[:, at].sum() / either[:, at].sum()), again)
         answers = int(either[:, at].sum())
-        rows.append(
-            {"value": json.loads(name), "answers": answers, "agreement": told["value"], "interval": told["interval"]}
-        )
+        rows.append({"value": name, "answers": answers, "agreement": told["value"], "interval": told["interval"]})
     return rows

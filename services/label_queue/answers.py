@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from services.contracts.events import Event, TaskLeased, TaskQueued
-from services.contracts.ids import task_id
+from services.contracts.ids import annotation_id, task_id
 from services.contracts.problem import Problem, not_found
 from services.contracts.projects import ProjectDocument
 from services.label_queue import facts, leases
@@ -54,11 +54,12 @@ class Answers:
         kept: list[Answer] = []
 
         def move(before: Task, unit: Unit) -> Task:
+            if not _repeats(before, given):
+                check()
             after, answer = self._answered(document, before, given)
             kept[:] = [answer]
             if after is before:
                 return before
-            check()
             pointer = {"task": before.id, "project": document.name, "annotator": given.annotator}
             unit.put(_pointer(answer.id), pointer)
             if not after.probe:
@@ -159,6 +160,14 @@ class Answers:
         hold = await unit.get(key) or {"tasks": []}
         unit.put(key, {**hold, "tasks": [*hold["tasks"], task.id]}, guard=True)
         return leased, [facts.told(TaskLeased, leased, annotator)]
+
+
+def _repeats(task: Task, given: Submission) -> bool:
+    """Whether the task has this answer already; it is judged by what it was, and not by the labels of today."""
+    if given.revises is None:
+        name = annotation_id(task.id, given.annotator, given.epoch)
+        return any(answer.id == name for answer in task.answers)
+    return any(a.revises == given.revises and a.annotator == given.annotator for a in task.answers)
 
 
 def _said(before: Task, after: Task, answer: Answer) -> Iterator[Event]:

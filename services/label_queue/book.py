@@ -5,12 +5,16 @@ The task records are the truth. This only says where to look, so being wrong cos
 
 import hashlib
 import heapq
+import json
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
+from typing import Any
 
+from services.contracts.values import classes_of
 from services.label_queue.consensus import canonical
 from services.label_queue.tasks import FREE, OPEN, State, Task
 
@@ -24,9 +28,23 @@ def _digest(name: str, revision: int, label: str) -> int:
     return int.from_bytes(hashlib.blake2b(f"{name}|{revision}|{label}".encode(), digest_size=8).digest(), "big")
 
 
+def noted(value: Any) -> str:
+    """An accepted value as text, the same for equal values only: enough to count it by class; boxes by their hash."""
+    if isinstance(value, dict):
+        digest = hashlib.blake2b(canonical(value).encode(), digest_size=8).hexdigest()
+        return canonical({"classes": classes_of(value), "digest": digest})
+    return canonical(value)
+
+
+@lru_cache(maxsize=10_000)
+def _classes(text: str) -> tuple[str, ...]:
+    value = json.loads(text)
+    return tuple(value["classes"] if isinstance(value, dict) else classes_of(value))
+
+
 @dataclass(slots=True)
 class Entry:
-    """One task, as last seen. `label` is the accepted value as text, `token` names its place in the heap."""
+    """One task, as last seen. `label` is the accepted value as text (`noted`), `token` names its place in the heap."""
 
     id: str
     order: int
@@ -39,7 +57,7 @@ class Entry:
     answers: int = 0
     gold: bool = False
     trusted: bool = False  # known from a header only: whoever needs to be sure reads the record
-    suggested: str | None = None
+    suggested: tuple[str, ...] = ()
     answered: frozenset[str] = frozenset()
     until: datetime | None = None
     token: int = 0
@@ -49,12 +67,17 @@ class Entry:
     def read(self, task: Task) -> None:
         """Take over what the record says."""
         self.priority, self.state, self.revision = task.priority, task.state, task.revision
-        self.label = canonical(task.value) if task.state == State.ACCEPTED else None
+        self.label = noted(task.value) if task.state == State.ACCEPTED else None
         self.asked, self.imported, self.answers = task.asked, task.origin == "import", len(task.counted)
         self.gold, self.trusted = task.split == "gold", False
-        self.suggested = task.prelabel.label if task.prelabel else None
+        self.suggested = tuple(classes_of(task.prelabel.answer)) if task.prelabel else ()
         self.answered = frozenset(answer.annotator for answer in task.counted)
         self.until = task.lease.until if task.lease else None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The labels that the accepted value names."""
+        return () if self.label is None else _classes(self.label)
 
     @property
     def header(self) -> Header:
@@ -221,7 +244,8 @@ class Book:
         self.asked += by * entry.asked
         self.imported += by * (entry.imported and entry.state == State.ACCEPTED)
         if entry.label is not None and entry.state == State.ACCEPTED:
-            self.classes[entry.label] += by
+            for name in entry.classes:
+                self.classes[name] += by
             self.fingerprint ^= _digest(entry.id, entry.revision, entry.label)
         if entry.gold and entry.state == State.ACCEPTED:
             (self.gold.add if by > 0 else self.gold.discard)(entry.id)

@@ -125,7 +125,7 @@ def _label(task: Task) -> Label:
         "trigger": task.trigger,
         "weight": task.weight,
         "model_version": task.model_version,
-        "predicted": task.prelabel.label if task.prelabel else None,
+        "predicted": task.prelabel.answer if task.prelabel else None,
         **task.content.model_dump(),
         "accepted_at": task.changed_at.isoformat(),
     }

@@ -1,9 +1,10 @@
 """What the queue says of its tasks to the others. Pure."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from services.contracts.events import LabelAccepted, LabelRetracted, LabelSubmitted, TaskEvent
 from services.contracts.ids import digest
+from services.contracts.values import agree
 from services.label_queue.consensus import canonical
 from services.label_queue.tasks import Answer, Task
 
@@ -30,7 +31,7 @@ def told(kind: type[T], task: Task, annotator: str | None = None, reason: str | 
 
 def submitted(task: Task, answer: Answer) -> LabelSubmitted:
     """An answer that counts."""
-    changed = None if task.prelabel is None else canonical(answer.value) != canonical(task.prelabel.label)
+    changed = None if task.prelabel is None else not _unchanged(answer.value, task.prelabel.answer)
     return LabelSubmitted(
         project=task.project,
         sample_id=task.sample_id,
@@ -44,6 +45,11 @@ def submitted(task: Task, answer: Answer) -> LabelSubmitted:
         suggestion=answer.suggestion,
         revises=answer.revises,
     )
+
+
+def _unchanged(given: Any, suggested: Any) -> bool:
+    """A box that was moved is changed, however little."""
+    return canonical(given) == canonical(suggested) if isinstance(given, dict) else agree(given, suggested)
 
 
 def accepted(task: Task) -> LabelAccepted:

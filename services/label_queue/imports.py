@@ -80,7 +80,7 @@ class Imports:
         async with limit:
             try:
                 draft = _draft(document.name, row, split)
-                schema.check(draft.value)
+                draft = replace(draft, value=schema.read(draft.value))
                 if draft.raw is not None:
                     await asyncio.to_thread(_readable, draft, document)
                     uri = await self._service.blobs.put(draft.content.uri, draft.raw)

@@ -11,6 +11,7 @@ from typing import Any
 from services.contracts.events import Content, SampleSelected, SampleWithdrawn
 from services.contracts.ids import annotation_id, task_id
 from services.contracts.problem import Problem
+from services.contracts.values import agree
 from services.label_queue.consensus import canonical, quorum
 from services.label_queue.tasks import (
     FREE,
@@ -224,7 +225,7 @@ def resolve(task: Task, reviewer: str, value: Any, now: datetime, schema: int) -
     """A reviewer's word on a disputed task. Raises a 409 if it is not disputed."""
     if task.state != S.DISPUTED:
         raise IllegalMove(task.state, "disputed")
-    votes = [canonical(answer.value) == canonical(value) for answer in task.counted] or [True]
+    votes = [agree(answer.value, value) for answer in task.counted] or [True]
     share = sum(votes) / len(votes)
     return accept(task, value, now, resolved_by=reviewer, agreement=share, schema_version=schema)
 

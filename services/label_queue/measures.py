@@ -1,7 +1,5 @@
 """From answers to what is known of annotators and of tasks in dispute. Pure."""
 
-import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -9,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from services.contracts.values import agree, classes_of
 from services.label_queue.agreement import agreement
-from services.label_queue.consensus import canonical
+from services.label_queue.consensus import merged
 from services.label_queue.dawid_skene import Estimate, estimate
 from services.label_queue.intervals import newcombe, share
 from services.label_queue.tasks import Answer, State, Task
 
 CELLS = 20_000_000  # of confusion matrices; beyond, reliability is not estimated
 
-Ballot = tuple[int, str, str]  # task, annotator, value as canonical text
+Ballot = tuple[str, str, str]  # question, annotator, answer
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def report(people: Iterable[str], tasks: Sequence[Task], gold: Mapping[str, Task
     for task, master in tested:
         for answer in task.counted:
             person = persons.setdefault(answer.annotator, _Person())
-            person.gold.append(canonical(answer.value) == canonical(master.value))
+            person.gold.append(agree(answer.value, master.value))
             _time(person, answer)
     found = _estimated(tasks, tested)
     rows = {name: _row(name, person, found.reliability.get(name)) for name, person in sorted(persons.items())}
@@ -66,11 +65,10 @@ def _count(persons: dict[str, _Person], task: Task) -> None:
         person.answers += 1
         person.revised += answer.revises is not None
         _time(person, answer)
-        value = canonical(answer.value)
         others = [other for other in task.counted if other.annotator != answer.annotator]
-        person.equal += [canonical(other.value) == value for other in others]
+        person.equal += [agree(other.value, answer.value) for other in others]
         if task.prelabel is not None:
-            person.follows[answer.suggestion != "never"].append(value == canonical(task.prelabel.label))
+            person.follows[answer.suggestion != "never"].append(agree(answer.value, task.prelabel.answer))
 
 
 def _time(person: _Person, answer: Answer) -> None:
@@ -106,36 +104,78 @@ class _Estimated:
 
 
 def _estimated(tasks: Sequence[Task], tested: Sequence[tuple[Task, Task]]) -> _Estimated:
-    """Reliability of annotators, and each task's most probable answer, from all that more than one has answered."""
+    """Reliability of annotators, and each task's most probable answer, from all that more than one has answered.
+
+    Of several labels and of boxes each label is a question of its own: whether it is there.
+    """
     shared = [task for task in tasks if len(task.counted) > 1]
-    names = [task.id for task in shared]
-    ballots = [(at, a.annotator, canonical(a.value)) for at, task in enumerate(shared) for a in task.counted]
-    truths: dict[int, str] = {}
-    places: dict[str, int] = {}
+    parts = Parts(a.value for task in [*shared, *(copy for copy, _ in tested)] for a in task.counted)
+    ballots = [
+        (f"{task.id}|{part}", a.annotator, said)
+        for task in shared
+        for a in task.counted
+        for part, said in parts.of(a.value)
+    ]
+    truths: dict[str, str] = {}
     for task, master in tested:
-        at = places.setdefault(task.id, len(shared) + len(places))
-        truths[at] = canonical(master.value)
-        ballots += [(at, a.annotator, canonical(a.value)) for a in task.counted]
-    values = sorted({value for _, _, value in ballots} | set(truths.values()))
+        truths |= {f"gold|{task.id}|{part}": said for part, said in parts.of(master.value)}
+        for a in task.counted:
+            ballots += [(f"gold|{task.id}|{part}", a.annotator, said) for part, said in parts.of(a.value)]
+    values = sorted({said for _, _, said in ballots} | set(truths.values()))
     people = sorted({who for _, who, _ in ballots})
     if not ballots or len(people) * len(values) ** 2 > CELLS:
         return _Estimated({}, {})
-    found = _fit(ballots, truths, people, values, len(shared) + len(places))
-    given = Counter(who for _, who, _ in ballots)
-    best = found.posterior[: len(names)].argmax(axis=1)
+    questions = list(dict.fromkeys([name for name, _, _ in ballots] + list(truths)))
+    found = _fit(ballots, truths, people, values, questions)
+    places = {name: at for at, name in enumerate(questions)}
     return _Estimated(
-        {who: float(found.reliability[at]) for at, who in enumerate(people) if given[who]},
-        {
-            name: {"value": json.loads(values[best[at]]), "confidence": float(found.posterior[at, best[at]])}
-            for at, name in enumerate(names)
-        },
+        {who: float(found.reliability[at]) for at, who in enumerate(people)},
+        {task.id: _suggested(task, parts, places, values, found.posterior) for task in shared},
     )
 
 
+def _suggested(
+    task: Task, parts: "Parts", places: Mapping[str, int], values: Sequence[str], posterior: np.ndarray
+) -> dict[str, Any]:
+    """The most probable answer; of boxes those that most have drawn."""
+    rows = {name: posterior[places[f"{task.id}|{name}"]] for name in parts.names}
+    best = {name: values[int(row.argmax())] for name, row in rows.items()}
+    sure = min((float(row.max()) for row in rows.values()), default=1.0)
+    drawn = [a.value for a in task.counted]
+    return {"value": merged(drawn) if isinstance(drawn[0], dict) else parts.whole(best), "confidence": sure}
+
+
+class Parts:
+    """Answers as questions with one word for an answer: of one label the question which, of several each if it is."""
+
+    def __init__(self, values: Iterable[Any]) -> None:
+        every = list(values)
+        self._plain = all(isinstance(value, str) for value in every)
+        self.names = [""] if self._plain else sorted({name for value in every for name in classes_of(value)})
+
+    def of(self, value: Any) -> list[tuple[str, str]]:
+        """(question, answer) of each."""
+        if self._plain:
+            return [("", str(value))]
+        there = classes_of(value)
+        return [(name, "yes" if name in there else "no") for name in self.names]
+
+    def whole(self, answers: Mapping[str, str]) -> Any:
+        """The value that has these answers."""
+        return answers[""] if self._plain else [name for name in self.names if answers[name] == "yes"]
+
+
 def _fit(
-    ballots: Sequence[Ballot], truths: Mapping[int, str], people: Sequence[str], values: Sequence[str], total: int
+    ballots: Sequence[Ballot],
+    truths: Mapping[str, str],
+    people: Sequence[str],
+    values: Sequence[str],
+    questions: Sequence[str],
 ) -> Estimate:
-    who, what = ({name: at for at, name in enumerate(names)} for names in (people, values))
-    columns = np.array([(at, who[name], what[value]) for at, name, value in ballots])
-    known = (np.array(list(truths)), np.array([what[value] for value in truths.values()])) if truths else None
-    return estimate(columns[:, 0], columns[:, 1], columns[:, 2], (total, len(people), len(values)), known)
+    asked, who, what = ({name: at for at, name in enumerate(names)} for names in (questions, people, values))
+    columns = np.array([(asked[name], who[person], what[said]) for name, person, said in ballots])
+    known = None
+    if truths:
+        known = np.array([asked[name] for name in truths]), np.array([what[said] for said in truths.values()])
+    shape = (len(questions), len(people), len(values))
+    return estimate(columns[:, 0], columns[:, 1], columns[:, 2], shape, known)

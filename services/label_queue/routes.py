@@ -17,7 +17,7 @@ from services.label_queue.exports import Exports
 from services.label_queue.imports import Imports
 from services.label_queue.quality import Quality
 from services.label_queue.queue import Queue
-from services.label_queue.schemas import SchemaChange, Schemas, etag
+from services.label_queue.schemas import Schema, SchemaChange, Schemas, etag
 from services.label_queue.store import Tasks
 from services.label_queue.suggestions import SHOWN_BEFORE, reveal
 from services.label_queue.tasks import Reveal, State, Task
@@ -128,7 +128,7 @@ def _leasing(router: APIRouter, parts: Parts) -> None:
         if body.n > limit:
             raise invalid("/n", "too-many", f"At most {limit} tasks can be claimed at a time.")
         for at, label in enumerate(body.labels or []):
-            schema.check(label, pointer=f"/labels/{at}")
+            schema.known(label, f"/labels/{at}")
         if body.labels and document.suggestions not in SHOWN_BEFORE:
             raise invalid("/labels", "hidden", "This project does not show suggestions before the answer.")
         who, terms = speaker(caller, body.annotator), (document.quality, document.policy.required_labels)
@@ -168,8 +168,8 @@ def _answering(router: APIRouter, parts: Parts) -> None:
         if body.shown and not caller.may("operator"):
             raise Problem(403, "forbidden", "Only an operator may say what was shown elsewhere.")
         more = (body.seconds, body.revises, body.shown)
-        given = Submission(task, who, body.epoch, body.value, schema.version, *more)
-        check = schema_check(schema, body)
+        value, check = schema_check(schema, body)
+        given = Submission(task, who, body.epoch, value, schema.version, *more)
         after, answer, new = await parts.answers.submit(document, given, check)
         return _json(views.answered(after, answer), 201 if new else 200)
 
@@ -188,8 +188,8 @@ def _answering(router: APIRouter, parts: Parts) -> None:
     @router.post("/v1/tasks/{task}:resolve")
     async def resolve(project: Project, task: str, caller: ByReviewer, body: ResolveBody) -> dict[str, Any]:
         schema = await parts.schemas.of(await parts.tasks.service.projects.need(project))
-        schema.check(body.value)
-        return views.full(await parts.answers.resolve(project, task, caller.subject, body.value, schema.version))
+        value = schema.check(body.value)
+        return views.full(await parts.answers.resolve(project, task, caller.subject, value, schema.version))
 
     @router.post("/v1/samples/{sample}/label:retract", dependencies=[needs("reviewer")])
     async def retract(project: Project, sample: str, body: RetractBody | None = None) -> dict[str, Any]:
@@ -198,9 +198,16 @@ def _answering(router: APIRouter, parts: Parts) -> None:
         return views.full(await parts.answers.retract(project, sample, body.why, body.requeue))
 
 
-def schema_check(schema: Any, body: AnswerBody) -> Callable[[], None]:
-    """What a new answer must pass; one that was given before has passed it."""
-    return lambda: schema.check(body.value, body.schema_version)
+def schema_check(schema: Schema, body: AnswerBody) -> tuple[Any, Callable[[], Any]]:
+    """The answer in its one form, if it is one, and what a new answer must pass; one given before has passed it."""
+
+    def check() -> Any:
+        return schema.check(body.value, body.schema_version)
+
+    try:
+        return schema.check(body.value), check
+    except Problem:
+        return body.value, check
 
 
 def _reading(router: APIRouter, parts: Parts) -> None:
@@ -296,7 +303,8 @@ def _schemas(router: APIRouter, parts: Parts) -> None:
     async def schema(name: str, caller: Annotated[Caller, caller_with("viewer")]) -> Response:
         visible(caller, name)
         now = await parts.schemas.of(await parts.tasks.service.projects.need(name))
-        return _json({"labels": list(now.labels), "version": now.version}, headers={"etag": etag(now)})
+        shown = {"task": now.task, "labels": list(now.labels), "version": now.version}
+        return _json(shown, headers={"etag": etag(now)})
 
     @router.put("/v1/schemas/{name}", status_code=201)
     async def put(
@@ -307,7 +315,7 @@ def _schemas(router: APIRouter, parts: Parts) -> None:
     ) -> Response:
         visible(caller, name)
         now = await parts.schemas.put(await parts.tasks.service.projects.need(name), body, if_match)
-        shown = {"labels": list(now.labels), "version": now.version, "on_change": now.on_change}
+        shown = {"task": now.task, "labels": list(now.labels), "version": now.version, "on_change": now.on_change}
         return _json(shown, 201, headers={"etag": etag(now)})
 
 

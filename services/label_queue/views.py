@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import orjson
-
 from services.label_queue.book import Book
 from services.label_queue.schemas import Schema
 from services.label_queue.suggestions import suggestion
@@ -85,7 +83,7 @@ def stats(book: Book, active: str) -> dict[str, Any]:
 
     After a start with very many tasks, `unread` of them are counted as they were noted last, until they are read.
     """
-    by_class = {str(orjson.loads(label)): count for label, count in sorted(book.classes.items()) if count}
+    by_class = {label: count for label, count in sorted(book.classes.items()) if count}
     return {
         "queued": book.states[State.QUEUED] + book.states[State.LABELED],
         "labeled": book.states[State.LABELED],

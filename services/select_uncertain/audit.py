@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from services.contracts.values import agree
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -37,9 +39,9 @@ class Estimate:
         }
 
 
-def estimate(pairs: Iterable[tuple[str, str]]) -> Estimate:
-    """From (predicted, true) labels of audited samples."""
-    wrong = [predicted != true for predicted, true in pairs]
+def estimate(pairs: Iterable[tuple[Any, Any]]) -> Estimate:
+    """From (predicted, true) answers of audited samples; boxes need not be the same to agree (`values.agree`)."""
+    wrong = [not agree(predicted, true) for predicted, true in pairs]
     return Estimate(sum(wrong), len(wrong))
 
 

@@ -97,7 +97,7 @@ class Candidates:
             )
             policy = await self.policies.recent(event.project)
             candidate = await self._streamed(unit, event.project, start.scored(event), policy)
-            if question := opinions.reranked(event.project, candidate):
+            if question := opinions.reranked(event.project, candidate, policy.aggregate):
                 candidate, reranked = question
                 unit.emit(reranked, message, guard=key)
             if result := opinions.result(event.project, candidate, policy, self.pool(event.project).active):
@@ -161,7 +161,7 @@ class Candidates:
                 record = Candidate(event.sample_id, "CANDIDATE", "", event.content.model_dump()).record()
             if record["state"] == "LABELED":
                 continue
-            decision = {**(record["decision"] or {}), "label": str(event.value)}
+            decision = {**(record["decision"] or {}), "label": event.value}
             if event.split == "train":
                 decision |= {"judged": self.pool(event.project).judged, "labelled_at": now.isoformat()}
             self.write(unit, event.project, Candidate.of_record(record).become("LABELED", decision), now)

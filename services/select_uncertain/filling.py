@@ -38,7 +38,7 @@ def fill(
             break
         asked = gate.asked_vectors()
         barred = gate.barred(rest)
-        choices = choose(rest, pool.arrays(rest), asked, rules, wanted, seed + turn, barred)
+        choices = choose(rest, pool.arrays(rest, policy.aggregate), asked, rules, wanted, seed + turn, barred)
         choices = within_budgets(choices, gate.budgets)
         before = len(filled.choices)
         for choice in choices:
@@ -91,7 +91,7 @@ class Gate:
             if not fresh(vector, self.asked_vectors(), self._policy.near_duplicate)[0]:
                 return "near_duplicate"
         if self._policy.open_per_class is not None:
-            there = self._open.get((candidate.top or {}).get("label"), [])
+            there = self._open.get(candidate.outcome, [])
             if len(there) >= self._policy.open_per_class and choice.priority <= min(there):
                 return "open_per_class"
         return None
@@ -103,8 +103,6 @@ class Gate:
         told = tuple(self._tree.judge(facts, room).told())
         self._ledger.take(facts, choice.drawn)
         self._taken.append(choice.candidate.sample_id)
-        for place, (_, asked) in self.budgets.items():
-            asked[getattr(choice.candidate, place)] += 1
         for place, (_, asked) in self.budgets.items():
             asked[getattr(choice.candidate, place)] += 1
         if not choice.drawn:
@@ -120,7 +118,7 @@ def _open_by_class(pool: ProjectPool) -> dict[str | None, list[float]]:
     found: dict[str | None, list[float]] = {}
     for candidate in pool.in_state("SELECTED"):
         if candidate.trigger == "policy" and candidate.decision:
-            found.setdefault((candidate.top or {}).get("label"), []).append(candidate.decision.get("score", 0.0))
+            found.setdefault(candidate.outcome, []).append(candidate.decision.get("score", 0.0))
     return found
 
 
@@ -130,7 +128,7 @@ def evictable(pool: ProjectPool, most: int) -> list[Candidate]:
     by_class: dict[str | None, list[Candidate]] = {}
     for candidate in pool.in_state("SELECTED"):
         if candidate.trigger == "policy":
-            by_class.setdefault((candidate.top or {}).get("label"), []).append(candidate)
+            by_class.setdefault(candidate.outcome, []).append(candidate)
     found: list[Candidate] = []
     for candidates in by_class.values():
         free = [c for c in candidates if c.sample_id not in pool.leased]

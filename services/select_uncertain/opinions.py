@@ -2,28 +2,30 @@
 
 import numpy as np
 
-from services.contracts import uncertainty
 from services.contracts.events import InferenceResult, PolicyRef, SampleReranked, Top
 from services.contracts.projects import SelectionPolicy
 from services.select_uncertain.pool import Candidate
 from services.select_uncertain.rules import Tree
 
 
-def urgency(candidate: Candidate, strategy: str) -> float | None:
-    """Priority (0..1) of a question by its newest score: the strategy's own score if it has one, else the margin's."""
-    if strategy in candidate.scores:
-        return float(np.clip(candidate.scores[strategy], 0, 1))
-    if len(candidate.probabilities) < 2:
+def urgency(candidate: Candidate, strategy: str, aggregate: str | None = None) -> float | None:
+    """Priority (0..1) of a question by its newest score: of one label the strategy's own score if it has one, else
+    what the policy's aggregate makes of it, else the margin. None without a model's opinion."""
+    one_label = len(candidate.probabilities) > 1
+    if not one_label and candidate.top is None:
         return None
-    return float(uncertainty.margin(np.array([candidate.probabilities]))[0])
+    score = candidate.scores.get(strategy) if one_label else None
+    return float(np.clip(candidate.unsure(aggregate) if score is None else score, 0, 1))
 
 
-def reranked(project: str, candidate: Candidate) -> tuple[Candidate, SampleReranked] | None:
+def reranked(
+    project: str, candidate: Candidate, aggregate: str | None = None
+) -> tuple[Candidate, SampleReranked] | None:
     """An open question as the newest model sees it, if a strategy chose it; what chance drew keeps its place."""
     decision = candidate.decision or {}
     if candidate.state != "SELECTED" or decision.get("trigger") != "policy" or "round_id" not in decision:
         return None
-    priority = urgency(candidate, decision.get("strategy", ""))
+    priority = urgency(candidate, decision.get("strategy", ""), aggregate)
     if priority is None:
         return None
     event = SampleReranked(

@@ -6,6 +6,7 @@ from typing import Any
 from services.contracts.events import PolicyUpdated
 from services.contracts.problem import invalid, not_found
 from services.contracts.projects import SelectionPolicy
+from services.contracts.structured_uncertainty import score_name
 from services.runtime.http import check_match
 from services.runtime.service import Service, transact
 from services.runtime.unit import Unit
@@ -45,8 +46,9 @@ class Policies:
 
     async def put(self, project: str, policy_id: str, policy: SelectionPolicy, if_match: str | None) -> dict[str, Any]:
         """A new version; `if_match` is the version that it replaces, as an ETag."""
-        check_strategies(policy)
-        own = (await self._service.projects.need(project)).policy
+        document = await self._service.projects.need(project)
+        check(policy, document.task)
+        own = document.policy
 
         async def write(unit: Unit) -> dict[str, Any]:
             head = await unit.get(f"pol:{project}") or {"current": None, "versions": {}}
@@ -90,8 +92,12 @@ class Policies:
         return rows
 
 
-def check_strategies(policy: SelectionPolicy) -> None:
-    """Raises a 422 that names the strategies there are."""
+def check(policy: SelectionPolicy, task: str) -> None:
+    """Raises a 422 that names the strategies there are, or the aggregates that the task has."""
+    try:
+        score_name(task, policy.aggregate)
+    except ValueError as error:
+        raise invalid("/aggregate", "unknown-aggregate", str(error)) from error
     for pointer, name in (("/strategy", policy.strategy), ("/cold_start", policy.cold_start)):
         if name not in STRATEGIES:
             raise invalid(pointer, "unknown-strategy", f"{name!r} is not one of {', '.join(sorted(STRATEGIES))}")

@@ -10,6 +10,9 @@ import numpy as np
 
 from services.contracts.events import SampleScored
 from services.contracts.projects import SelectionPolicy
+from services.contracts.structured_uncertainty import AGGREGATES
+from services.contracts.tasks import answer_of
+from services.contracts.values import classes_of
 from services.select_uncertain.audit import Estimate, estimate
 from services.select_uncertain.budgets import Asked, Ledger
 from services.select_uncertain.rules import Facts, Room, Tree
@@ -41,7 +44,7 @@ SAID = ("device", "scores", "captured_at", "stream", "attributes", "tags", "flag
 
 @dataclass(frozen=True)
 class Candidate:
-    """One sample, as its record `cand:{project}:{sample}` has it."""
+    """One sample, as its record `cand:{project}:{sample}` has it; only a classification has its probabilities there."""
 
     sample_id: str
     state: State
@@ -83,8 +86,8 @@ class Candidate:
             site=self.site,
             device=self.device,
             flags=self.flags,
-            probabilities=tuple(event.probabilities),
-            top=event.top.model_dump() if event.top else None,
+            probabilities=tuple(event.probabilities) if answer_of(event.task) == "classification" else (),
+            top=event.top.model_dump(exclude_none=True) if event.top else None,
             embedding=event.embedding_ref.model_dump() if event.embedding_ref else None,
             scores=dict(event.scores),
             captured_at=event.captured_at.isoformat() if event.captured_at else self.captured_at,
@@ -102,6 +105,26 @@ class Candidate:
     def trigger(self) -> str:
         return (self.decision or {}).get("trigger", "")
 
+    @property
+    def answer(self) -> Any:
+        """What a model says that it is, as an annotator would; None before a model has said anything."""
+        top = self.top or {}
+        value = top.get("value")
+        return top.get("label") if value is None else value
+
+    @property
+    def outcome(self) -> str | None:
+        """The class that it counts as: of several the surest, and "" where a model has found nothing."""
+        return None if self.top is None else self.top["label"] if classes_of(self.answer) else ""
+
+    def unsure(self, aggregate: str | None = None) -> float:
+        """0..1: of one label the margin, else the score of the aggregate; 1 when there is no model's opinion."""
+        if len(self.probabilities) > 1:
+            second, first = sorted(self.probabilities)[-2:]
+            return 1.0 - (first - second)
+        names = [known[aggregate] for known in AGGREGATES.values() if aggregate and aggregate in known]
+        return next((self.scores[name] for name in (*names, "margin") if name in self.scores), 1.0)
+
     def facts(self, active: str) -> Facts:
         """What rules may ask of it; a sample that came without a time counts as captured when it was seen."""
         top = self.top or {}
@@ -109,7 +132,8 @@ class Candidate:
             sample_id=self.sample_id,
             captured_at=datetime.fromisoformat(self.captured_at or self.seen_at or "1970-01-01T00:00:00+00:00"),
             confidence=top.get("confidence"),
-            outcome=top.get("label"),
+            outcome=self.outcome,
+            classes=tuple(classes_of(self.answer)) if self.top else (),
             scores=self.scores,
             attributes=self.attributes,
             tags=self.tags,
@@ -124,7 +148,7 @@ class Candidate:
     def question(self) -> Asked:
         """What the ledger takes down of it, as of when it was asked about."""
         decision = self.decision or {}
-        asked = replace(self.facts(""), outcome=decision.get("outcome", (self.top or {}).get("label")))
+        asked = replace(self.facts(""), outcome=decision.get("outcome", self.outcome))
         at = datetime.fromisoformat(decision.get("at") or self.seen_at or "1970-01-01T00:00:00+00:00")
         return Asked(at, asked, ENDED.get(self.state), self.trigger in ("audit", "control"))
 
@@ -208,7 +232,7 @@ class ProjectPool:
         """Errors of the active model among the answered `audit` (or `control`) questions that were put under it."""
         decisions = [c.decision for c in self.in_state("LABELED") if c.decision and c.trigger == trigger]
         mine = [d for d in decisions if d.get("model_version") == self.active and d.get("outcome") is not None]
-        return estimate((str(d["outcome"]), d["label"]) for d in mine)
+        return estimate((d.get("answer", d["outcome"]), d["label"]) for d in mine)
 
     @property
     def _trained(self) -> list[Candidate]:
@@ -216,8 +240,9 @@ class ProjectPool:
 
     @property
     def label_counts(self) -> Counter[str]:
-        """Labels to train on, by label."""
-        return Counter(str(candidate.decision["label"]) for candidate in self._trained if candidate.decision)
+        """Samples to train on, by each label that they have."""
+        labels = (candidate.decision["label"] for candidate in self._trained if candidate.decision)
+        return Counter(name for label in labels for name in classes_of(label))
 
     @property
     def new_labels(self) -> int:
@@ -262,12 +287,14 @@ class ProjectPool:
                 rows = np.frombuffer(block, dtype=ref["dtype"]).reshape(-1, ref["dim"])
                 self._vectors[candidate.sample_id] = rows[ref["row"]].astype(np.float32)
 
-    def arrays(self, candidates: list[Candidate]) -> Pool:
-        """Embeddings (N, D) and probabilities (N, C) of `candidates`, in their order."""
+    def arrays(self, candidates: list[Candidate], aggregate: str | None = None) -> Pool:
+        """Embeddings (N, D) of `candidates`, in their order, and probabilities (N, C), or else uncertainty (N,)."""
         vectors = [self._vectors[candidate.sample_id] for candidate in candidates]
         embeddings = np.stack(vectors) if vectors else np.zeros((0, 1), np.float32)
         if self.active == NO_MODEL:
             return Pool(embeddings)
+        if not all(c.probabilities for c in candidates):
+            return Pool(embeddings, uncertainty=np.array([c.unsure(aggregate) for c in candidates], np.float64))
         return Pool(embeddings, np.array([c.probabilities for c in candidates], np.float32))
 
     def asked_vectors(self, more: Sequence[str] = ()) -> np.ndarray:

@@ -10,7 +10,8 @@ from services.select_uncertain.pool import Candidate
 def told(candidate: Candidate) -> dict[str, Any]:
     """What the model said of a sample, as a decision about it remembers."""
     top = candidate.top or {}
-    return {"outcome": top.get("label"), "confidence": top.get("confidence"), "scores": candidate.scores}
+    told = {"outcome": candidate.outcome, "confidence": top.get("confidence"), "scores": candidate.scores}
+    return told if top.get("value") is None else {**told, "answer": top["value"]}
 
 
 def selected(

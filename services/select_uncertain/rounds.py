@@ -148,7 +148,7 @@ def choose(
 ) -> list[Choice]:
     """Up to `budget` of `ready`: a random control, an audit of the confident, the rest by the strategy.
 
-    `arrays` are the embeddings (N, D) and probabilities (N, C) of `ready`; `asked` (M, D) of what is asked already.
+    `arrays` are the embeddings (N, D) and the scores of `ready`; `asked` (M, D) of what is asked already.
     `barred` indices are not for the strategy, but for chance.
     """
     rng = np.random.default_rng(seed)
@@ -158,22 +158,27 @@ def choose(
         for index in indices:
             chosen[index] = Choice(ready[index], 0.5, (why(index),), trigger, "random")
 
-    if arrays.probabilities is not None and budget > policy.control + policy.audit:
-        p = arrays.probabilities
+    if arrays.is_scored and budget > policy.control + policy.audit:
+        confidence = _confidence(ready, arrays)
         draw([int(i) for i in rng.permutation(len(ready))[: policy.control]], "control", lambda _: "random control")
-        sure = np.flatnonzero(p.max(axis=1) >= policy.confident)
+        sure = np.flatnonzero(confidence >= policy.confident)
         audit = [int(i) for i in rng.permutation(sure) if int(i) not in chosen][: policy.audit]
         share = [i for i in _by_share(ready, sure, policy) if i not in chosen and i not in audit]
         audit += share[: max(0, budget // 2 - len(chosen) - len(audit))]
-        draw(audit, "audit", lambda i: f"audit of a prediction at {p[i].max():.2f}")
+        draw(audit, "audit", lambda i: f"audit of a prediction at {confidence[i]:.2f}")
     rest = np.array([i for i in range(len(ready)) if i not in chosen and i not in barred], dtype=int)
-    name = policy.strategy if arrays.probabilities is not None else policy.cold_start
-    probabilities = None if arrays.probabilities is None else arrays.probabilities[rest]
-    pool = Pool(arrays.embeddings[rest], probabilities)
-    for pick in STRATEGIES[name](pool, asked, budget - len(chosen), rng):
+    name = policy.strategy if arrays.is_scored else policy.cold_start
+    for pick in STRATEGIES[name](arrays.part(rest), asked, budget - len(chosen), rng):
         index = int(rest[pick.index])
         chosen[index] = Choice(ready[index], float(np.clip(pick.score, 0, 1)), (pick.reason,), "policy", name)
     return list(chosen.values())
+
+
+def _confidence(ready: Sequence[Candidate], arrays: Pool) -> np.ndarray:
+    """(N,) how sure the model is of its whole answer."""
+    if arrays.probabilities is not None:
+        return arrays.probabilities.max(axis=1)
+    return np.array([(candidate.top or {}).get("confidence", 0.0) for candidate in ready])
 
 
 def _by_share(ready: Sequence[Candidate], sure: np.ndarray, policy: SelectionPolicy) -> list[int]:

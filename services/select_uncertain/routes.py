@@ -13,7 +13,7 @@ from services.runtime import http
 from services.runtime.access import Project, needs
 from services.select_uncertain import stats
 from services.select_uncertain.asking import Asking
-from services.select_uncertain.policies import check_strategies
+from services.select_uncertain.policies import check
 from services.select_uncertain.rounds import why_wait
 from services.select_uncertain.rules import Tree
 from services.select_uncertain.stream import TopK
@@ -67,11 +67,11 @@ def _policy_routes(router: APIRouter, asking: Asking) -> None:
 
     @router.post("/v1/policies/{policy_id}:test", dependencies=[needs("operator")])
     async def test_policy(policy_id: str, body: PolicyTest, project: Project) -> dict[str, Any]:
-        await asking.service.projects.need(project)
+        document = await asking.service.projects.need(project)
         policy = body.policy
         if policy is None:
             policy = SelectionPolicy.model_validate(await asking.policies.get(project, policy_id))
-        check_strategies(policy)
+        check(policy, document.task)
         pool = asking.candidates.pool(project)
         await asking.fetch_vectors(pool, [*pool.ready(), *pool.in_state("SELECTED", "LABELED")])
         return await tried(pool, policy, body, asking.service.clock.now())
@@ -105,8 +105,9 @@ def _read_routes(router: APIRouter, asking: Asking) -> None:
         cursor: str | None = None,
     ) -> dict[str, Any]:
         await asking.service.projects.need(project)
+        aggregate = (await asking.policies.current(project)).aggregate
         waiting = {c.sample_id: c for c in asking.candidates.pool(project).in_state("CANDIDATE")}
-        score = {name: stats.margin(c.probabilities) for name, c in waiting.items()}
+        score = {name: c.unsure(aggregate) for name, c in waiting.items()}
         names, more = _page(score, sort, limit, http.read_cursor(cursor))
         rows = [{"sample_id": name, "score": score[name], "version": waiting[name].version} for name in names]
         return http.page(rows, more)
@@ -163,7 +164,7 @@ async def _stats(asking: Asking, project: str) -> dict[str, Any]:
     rounds = (await asking.service.state.get([key])).get(key)
     dropped = rounds.value.get("dropped", {}) if rounds else {}
     return {
-        **stats.of_pool(pool),
+        **stats.of_pool(pool, policy.aggregate),
         **await stats.of_policy(pool, policy, dropped),
         "waiting_for": why_wait(pool, document, policy, asking.service.clock.now()),
     }

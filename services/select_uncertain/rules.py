@@ -44,12 +44,16 @@ FALSE, UNKNOWN, TRUE = -1, 0, 1
 
 @dataclass(frozen=True)
 class Facts:
-    """What rules may ask of a sample. `flags` are what its stream's thresholds said when it came."""
+    """What rules may ask of a sample. `flags` are what its stream's thresholds said when it came.
+
+    `outcome` is the predicted class, "" where nothing was found; `classes` are all, where an answer names several.
+    """
 
     sample_id: str
     captured_at: datetime
     confidence: float | None = None
     outcome: str | None = None
+    classes: Sequence[str] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
     tags: Sequence[str] = ()
@@ -214,7 +218,10 @@ def _score(leaf: Score, facts: Facts) -> Result:
 def _outcome(leaf: Outcome, facts: Facts) -> Result:
     if facts.outcome is None:
         return _unknown("no_outcome", "no model has predicted a class")
-    return _member(facts.outcome, leaf.labels, "predicted class")
+    if not facts.outcome:
+        return _unknown("no_outcome", "the model has found nothing")
+    there = next((name for name in facts.classes if name in leaf.labels), facts.outcome)
+    return _member(there, leaf.labels, "predicted class")
 
 
 def _member(value: str, wanted: Sequence[str], what: str) -> Result:

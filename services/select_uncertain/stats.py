@@ -13,11 +13,11 @@ from services.select_uncertain.rounds import stop_verdict
 from services.select_uncertain.rules import Facts, Judgement, Room, Tree
 
 
-def of_pool(pool: ProjectPool) -> dict[str, Any]:
-    """Counts that do not depend on a policy."""
+def of_pool(pool: ProjectPool, aggregate: str | None = None) -> dict[str, Any]:
+    """Counts that do not depend on a policy; but the histogram is of the scores by which its `aggregate` ranks."""
     states = Counter(candidate.state for candidate in pool.candidates.values())
     decided = [c for c in pool.candidates.values() if c.decision and (c.asked or "label" in c.decision)]
-    scores = [margin(c.probabilities) for c in pool.in_state("CANDIDATE") if c.probabilities]
+    scores = [c.unsure(aggregate) for c in pool.in_state("CANDIDATE") if c.top or c.probabilities]
     return {
         "seen": pool.seen,
         "states": dict(states),
@@ -78,14 +78,6 @@ def count(judged: Judgement, rejected: Counter[str], unknown: Counter[str]) -> b
         if result.code:
             unknown[result.code] += 1
     return judged.passed
-
-
-def margin(probabilities: tuple[float, ...]) -> float:
-    """Uncertainty by margin, 0..1; 1 when there is no model's opinion."""
-    if len(probabilities) < 2:
-        return 1.0
-    second, first = sorted(probabilities)[-2:]
-    return 1.0 - (first - second)
 
 
 def _sure(candidate: Candidate, policy: SelectionPolicy) -> bool:

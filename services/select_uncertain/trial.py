@@ -25,7 +25,7 @@ class Given(_Body):
 
     sample_id: str = Field(default="given", min_length=1, max_length=200)
     confidence: float | None = Field(default=None, ge=0, le=1)
-    outcome: str | None = None
+    outcome: str | list[str] | None = Field(default=None, description="the predicted class, or all that are")
     scores: dict[str, float] = Field(default_factory=dict)
     attributes: dict[str, Any] = Field(default_factory=dict)
     tags: list[str] = []
@@ -37,11 +37,13 @@ class Given(_Body):
 
     def facts(self, active: str) -> Facts:
         """As the rules see it."""
+        several = self.outcome if isinstance(self.outcome, list) else []
         return Facts(
             sample_id=self.sample_id,
             captured_at=self.captured_at,
             confidence=self.confidence,
-            outcome=self.outcome,
+            outcome=next(iter(several), "") if isinstance(self.outcome, list) else self.outcome,
+            classes=several,
             scores=self.scores,
             attributes=self.attributes,
             tags=self.tags,

@@ -10,7 +10,7 @@ import pytest
 
 from services.contracts.projects import SelectionPolicy
 from services.contracts.rules import FINAL, LEDGER, All, AnyOf, Leaf, Not, zones
-from services.select_uncertain.policies import check_strategies
+from services.select_uncertain.policies import check
 from services.select_uncertain.rules import _ASK, Tree
 from services.select_uncertain.trial import PolicyTest
 
@@ -25,7 +25,7 @@ def test_an_example_is_a_policy_that_the_service_takes(example: dict) -> None:
         PolicyTest.model_validate(example)
         return
     policy = SelectionPolicy.model_validate(example)
-    check_strategies(policy)
+    check(policy, "image-classification")
     assert SelectionPolicy.model_validate(policy.model_dump(mode="json")) == policy
     Tree(policy.where)
 

@@ -42,6 +42,10 @@ def test_without_labels_everything_is_possible_and_counts_must_be_counts() -> No
     with pytest.raises(ValueError, match="3 errors of 2"):
         interval(3, 2)
     assert estimate([("a", "a"), ("a", "b")]) == Estimate(1, 2)
+    box = {"label": "a", "x": 0.1, "y": 0.1, "width": 0.4, "height": 0.4}
+    near, far = {**box, "x": 0.15}, {**box, "x": 0.4}
+    pairs = [({"boxes": [box]}, {"boxes": [near]}), ({"boxes": [box]}, {"boxes": [far]}), (["a"], ["a", "b"])]
+    assert estimate(pairs) == Estimate(2, 3)
 
 
 def candidates(n: int) -> list[Candidate]:

@@ -104,7 +104,7 @@ def test_krippendorffs_own_example() -> None:
     )
     assert krippendorff(counts) == pytest.approx(0.743, abs=5e-4)
     names = "abcd"
-    told = agreement([{names[at]: v for at, v in enumerate(row) if v is not None} for row in table])
+    told = agreement([{names[at]: str(v) for at, v in enumerate(row) if v is not None} for row in table])
     assert told["tasks"] == 11
     assert told["alpha"]["value"] == pytest.approx(0.743, abs=5e-4)
     low, high = told["alpha"]["interval"]
@@ -120,6 +120,19 @@ def test_kappa_of_a_worked_example() -> None:
     assert pair["interval"] == pytest.approx([0.562, 0.809], abs=1e-3)
     assert pair["kappa_interval"][0] < 0.4 < pair["kappa_interval"][1]
     assert {row["value"]: row["agreement"] for row in told["classes"]} == pytest.approx({"no": 30 / 45, "yes": 40 / 55})
+
+
+def test_of_several_labels_each_is_a_question_and_a_pair_agrees_on_the_whole() -> None:
+    told = agreement([{"x": ["a", "b"], "y": ["a"]}, {"x": ["a"], "y": ["a"]}, {"x": [], "y": []}, {"x": ["b"]}])
+    assert told["tasks"] == 3
+    (pair,) = told["pairs"]
+    assert pair["agreement"] == pytest.approx(2 / 3)
+    # Six questions, in all of which but one they agree: a is there 2 times of 3 for both, b once for x and never for y.
+    by_chance = (3 / 6) * (2 / 6) + (3 / 6) * (4 / 6)
+    assert pair["kappa"] == pytest.approx((5 / 6 - by_chance) / (1 - by_chance))
+    assert {row["value"]: row["agreement"] for row in told["classes"]} == {"a": 1.0, "b": 0.0}
+    counts = np.array([[2, 0], [2, 0], [0, 2], [1, 1], [0, 2], [0, 2]])
+    assert told["alpha"]["value"] == pytest.approx(krippendorff(counts))
 
 
 def test_agreement_of_nobody_and_of_one_class() -> None:

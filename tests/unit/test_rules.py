@@ -70,6 +70,14 @@ def test_a_missing_outcome_is_not_selected_and_counted() -> None:
     assert tree(rule="not", of=rule).judge(facts(outcome="cow")).passed
 
 
+def test_any_of_several_classes_will_do_and_nothing_found_is_no_outcome() -> None:
+    rule = {"rule": "outcome", "labels": ["cat", "dog"]}
+    assert value(rule, outcome="cow", classes=["cow", "dog"]) == TRUE
+    assert value(rule, outcome="cow", classes=["cow", "fox"]) == FALSE
+    assert code(rule, outcome="") == "no_outcome"
+    assert not tree(rule="not", of=rule).judge(facts(outcome="")).passed
+
+
 @given(st.floats(allow_nan=False, allow_infinity=False, width=32))
 def test_thresholds_are_strict(at: float) -> None:
     """Row 2.6."""

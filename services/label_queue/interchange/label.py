@@ -2,14 +2,16 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
+
+import orjson
 
 from services.contracts.events import Content
 from services.contracts.problem import Problem
 from services.contracts.tasks import Task as Kind
 
 IMAGES: tuple[Kind, ...] = ("image-classification",)
-ALL: tuple[Kind, ...] = ("image-classification", "tabular-classification")
+ALL: tuple[Kind, ...] = get_args(Kind)
 SUFFIXES = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp", "image/bmp": ".bmp", "image/gif": ".gif"}
 TYPES = {suffix: kind for kind, suffix in SUFFIXES.items()} | {".jpeg": "image/jpeg"}
 
@@ -34,7 +36,10 @@ class Label:
 
 @dataclass(frozen=True)
 class Incoming:
-    """A label that was made elsewhere, and its sample: stored content of a known one, or bytes, or a row of a table."""
+    """A label that was made elsewhere, and its sample: stored content of a known one, or bytes, or a row of a table.
+
+    The value of a cell is text: JSON where the project's answers are more than a label (`cell`, `of_cell`).
+    """
 
     value: Any
     content: Content | None = None
@@ -131,6 +136,19 @@ def referred(row: Mapping[str, Any], value: Any, name: str, bundle: Bundle, spli
         )
         raise Problem(422, "no-content", detail)
     return Incoming(value, raw=raw, media_type=named(row.get("media_type"), name), split=split)
+
+
+def cell(value: Any) -> Any:
+    """A value as the text of a table's cell; a label is its own text."""
+    return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def of_cell(text: Any) -> Any:
+    """What `cell` was given, if that was more than a label; the text itself if it is nothing of the kind."""
+    try:
+        return orjson.loads(text) if isinstance(text, str) else text
+    except orjson.JSONDecodeError:
+        return text
 
 
 def mapping(value: Any, what: str) -> Mapping[str, Any]:

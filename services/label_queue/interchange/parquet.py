@@ -7,8 +7,8 @@ from typing import Any
 
 from services.contracts.problem import Problem
 from services.label_queue.interchange.archive import Sink
-from services.label_queue.interchange.label import Bundle, Dataset, Label, Read, referred
-from services.label_queue.interchange.tables import COLUMNS
+from services.label_queue.interchange.label import Bundle, Dataset, Label, Read, cell, referred
+from services.label_queue.interchange.tables import COLUMNS, VALUES
 
 TYPES = {
     "label_revision": "int64",
@@ -47,6 +47,7 @@ class Parquet:
 
     def add(self, labels: Sequence[Label]) -> Iterator[bytes]:
         columns = {name: [label.facts[name] for label in labels] for name in COLUMNS}
+        columns |= {name: list(map(cell, columns[name])) for name in VALUES}
         self._writer.write_table(self._pa.table(columns, schema=self._schema))
         yield self._sink.taken()
 

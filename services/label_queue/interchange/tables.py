@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from services.contracts.problem import Problem
-from services.label_queue.interchange.label import Bundle, Dataset, Incoming, Label, Read, referred
+from services.label_queue.interchange.label import Bundle, Dataset, Incoming, Label, Read, cell, referred
 
 # A cell that starts so is a formula to a spreadsheet, and may call out or start programs (OWASP, "CSV injection").
 FORMULA = re.compile(r"'*[=+\-@\t\r]")
@@ -34,6 +34,8 @@ COLUMNS = (
     "media_type",
     "accepted_at",
 )
+VALUES = ("value", "predicted")
+"""Columns whose cells are answers (`label.cell`)."""
 
 
 class JsonLines:
@@ -60,10 +62,14 @@ class Csv:
         yield _rows([COLUMNS])
 
     def add(self, labels: Sequence[Label]) -> Iterator[bytes]:
-        yield _rows([[guarded(label.facts[name]) for name in COLUMNS] for label in labels])
+        yield _rows([[guarded(_cell(name, label.facts[name])) for name in COLUMNS] for label in labels])
 
     def end(self) -> Iterable[bytes]:
         return ()
+
+
+def _cell(name: str, value: Any) -> Any:
+    return cell(value) if name in VALUES else value
 
 
 def guarded(value: Any) -> Any:

@@ -112,4 +112,6 @@ def content_order(pool: Pool) -> np.ndarray:
     for salt, column in enumerate((pool.embeddings, pool.probabilities), start=1):
         if column is not None:
             key += column @ np.sin(salt * np.arange(1, column.shape[1] + 1) ** 2).astype(column.dtype)
+    if pool.uncertainty is not None:
+        key += pool.uncertainty
     return np.argsort(key, kind="stable")

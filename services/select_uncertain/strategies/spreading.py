@@ -91,7 +91,7 @@ def badge(pool: Pool, labelled: np.ndarray, k: int, rng: np.random.Generator) ->
     two factors, so that N (C + D) numbers do instead of N C D, for the same distribution of picks.
     """
     if pool.probabilities is None:
-        return coverage(pool, labelled, k, rng)
+        return uncertainty_coverage(pool, labelled, k, rng)
     left = np.array(pool.probabilities, np.float32)
     left[np.arange(len(left)), left.argmax(axis=1)] -= 1.0
     right = np.asarray(pool.embeddings, np.float32)
@@ -114,7 +114,7 @@ def falcun(pool: Pool, labelled: np.ndarray, k: int, rng: np.random.Generator) -
     Gilhuber et al., ECML 2024. O(N C) time a pick; no embedding is looked at.
     """
     if pool.probabilities is None:
-        return coverage(pool, labelled, k, rng)
+        return uncertainty_coverage(pool, labelled, k, rng)
     unsure = pool.unsure()
     gaps = unsure.copy()
     picks: list[Pick] = []
