@@ -75,6 +75,12 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return p / p.sum(axis=1, keepdims=True)
 
 
+def of_each(probabilities: np.ndarray) -> np.ndarray:
+    """(N, C) probabilities of labels, each for itself -> (N * C, 2): that it is not there, and that it is."""
+    p = np.asarray(probabilities, np.float64).reshape(-1, 1)
+    return np.concatenate([1.0 - p, p], axis=1)
+
+
 def calibration_error(probabilities: np.ndarray, classes: np.ndarray, bins: int = BINS) -> float:
     """Expected calibration error: mean |accuracy - confidence| over `bins` equal bins of the top probability.
 

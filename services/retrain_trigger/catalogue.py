@@ -8,7 +8,6 @@ from pydantic import ValidationError
 from services.contracts.envelope import Message
 from services.contracts.events import Content, ProjectUpdated
 from services.contracts.ids import sha256
-from services.contracts.inputs import InputSpec
 from services.contracts.manifest import ModelManifest
 from services.contracts.problem import Problem, invalid
 from services.contracts.projects import Extractor, ProjectDocument, ProjectSpec, TriggerRule
@@ -124,12 +123,12 @@ class Catalogue:
         except ValidationError as error:
             fault = error.errors()[0]
             raise invalid("/training/" + "/".join(map(str, fault["loc"])), fault["type"], fault["msg"]) from error
-        try:
-            content, manifest = await asyncio.to_thread(_built, spec.input)
-        except ValueError as error:
-            raise invalid("/input", "no-extractor", str(error)) from error
         if kind_of(spec.task) != spec.input.kind:
             raise invalid("/task", "input-mismatch", f"The task {spec.task} does not take a {spec.input.kind} input.")
+        try:
+            content, manifest = await asyncio.to_thread(_built, spec)
+        except ValueError as error:
+            raise invalid("/input", "no-extractor", str(error)) from error
         described = manifest.model_dump_json().encode()
         blobs = self.service.blobs
         base = f"models/{spec.name}/"
@@ -149,18 +148,11 @@ class Catalogue:
         )
 
 
-def _built(spec: InputSpec) -> tuple[bytes, ModelManifest]:
+def _built(spec: ProjectSpec) -> tuple[bytes, ModelManifest]:
     """Raises ValueError for an input that the bundled extractors do not take."""
-    from services.retrain_trigger.extractors import image_extractor, tabular_extractor
+    from services.retrain_trigger.extractors import extractor
 
-    if spec.kind == "tabular":
-        return tabular_extractor(spec.columns)
-    if spec.height is None or spec.width is None or spec.channels is None:
-        raise ValueError("an image input has height, width and channels")
-    content, manifest = image_extractor(spec.height, spec.width, spec.channels)
-    if manifest.input != spec.model_copy(update={"name": manifest.input.name}):
-        raise ValueError("the bundled image extractor takes NCHW pixels scaled by 1/255, without mean and std")
-    return content, manifest
+    return extractor(spec.task, spec.input)
 
 
 def _spec(document: ProjectDocument) -> ProjectSpec:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Self
 from zlib import crc32
@@ -10,6 +11,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from services.contracts.events import Content, LabelAccepted, LabelRetracted, Top, Trigger
 from services.contracts.ids import sha256
+from services.contracts.tasks import Task, answer_of
+from services.contracts.values import BadValue, agree, checked, classes_of
 from services.retrain_trigger.trigger import Audits, Counters
 
 SHARDS = 64
@@ -17,6 +20,26 @@ GATE_SHARE = 0.2
 """Share of the labels that judge models and never train them, in a project without an imported evaluation set."""
 
 Role = Literal["train", "evaluation", "none"]
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What is asked of every sample."""
+
+    task: Task
+    labels: Sequence[str]
+
+    def answer(self, value: Any) -> Any | None:
+        """The value in its one form; None where it is no answer."""
+        try:
+            return checked(value, self.task, self.labels)
+        except BadValue:
+            return None
+
+    @property
+    def fewest_classes(self) -> int:
+        """How many labels have to be named before anything can be learnt: one alone is nothing to choose from."""
+        return 2 if answer_of(self.task) == "classification" else 1
 
 
 class Entry(BaseModel):
@@ -40,9 +63,9 @@ class Entry(BaseModel):
     snapshot: str | None = None  # the first one that has this revision
     trace: str | None = None  # the traceparent that the label came with
 
-    def role(self, labels: Sequence[str], salt: str, imported: bool) -> Role:
+    def role(self, schema: Schema, salt: str, imported: bool) -> Role:
         """What the label is for. What judges models never trains one, whichever came first."""
-        if self.state != "accepted" or self.content is None or self.value not in labels:
+        if self.state != "accepted" or self.content is None or schema.answer(self.value) is None:
             return "none"
         judges = self.pinned if imported else held_out(self.sample_id, salt)
         if self.pinned or judges:
@@ -116,26 +139,26 @@ def imported(entries: Iterable[Entry]) -> bool:
 def audits(entries: Iterable[Entry], version: str | None) -> Audits:
     """What the audit found of a version: labels of samples that were asked about because it was sure of them."""
     found = [
-        one.predicted.label != one.value
+        not agree(one.predicted.answer, one.value)
         for one in entries
         if one.is_audit and one.state == "accepted" and one.predicted and version and one.model_version == version
     ]
     return Audits(errors=sum(found), total=len(found))
 
 
-def count(entries: Mapping[str, Entry], labels: Sequence[str], salt: str, active: str | None) -> Counters:
+def count(entries: Mapping[str, Entry], schema: Schema, salt: str, active: str | None) -> Counters:
     """The counters of the retrain rule, derived; `active` is the version whose audited errors count."""
     brought = imported(entries.values())
-    per_class = Counter(dict.fromkeys(labels, 0))
+    per_class = Counter(dict.fromkeys(schema.labels, 0))
     new, retracted, evaluation = 0, 0, 0
     oldest: datetime | None = None
     newest: datetime | None = None
     for one in entries.values():
         retracted += one.state == "retracted" and one.snapshot is not None
-        role = one.role(labels, salt, brought)
+        role = one.role(schema, salt, brought)
         evaluation += role == "evaluation"
         if role == "train":
-            per_class[one.value] += 1
+            per_class.update(classes_of(one.value))
         if role != "none" and not one.pinned and one.snapshot is None:
             new += 1
             oldest = one.at if oldest is None else min(oldest, one.at)
@@ -145,6 +168,7 @@ def count(entries: Mapping[str, Entry], labels: Sequence[str], salt: str, active
         new=new,
         retracted=retracted,
         per_class=dict(per_class),
+        fewest_classes=schema.fewest_classes,
         evaluation=evaluation,
         audit_errors=audited.errors,
         audit_total=audited.total,

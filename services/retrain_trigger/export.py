@@ -1,4 +1,4 @@
-"""An extractor and a fitted head -> one ONNX graph: probabilities (N, C), embedding (N, D), margin (N,)."""
+"""An extractor and a fitted head -> one ONNX graph: probabilities (N, C), embedding (N, D), and margin (N,)."""
 
 import hashlib
 from typing import TYPE_CHECKING
@@ -8,37 +8,61 @@ import onnx
 from onnx import TensorProto, compose, helper, numpy_helper
 
 from services.contracts.manifest import ModelManifest, OutputSpec
+from services.retrain_trigger.heads import Head
+from services.retrain_trigger.multi_label import MultiLabelHead
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
 
 
 def merged(
-    extractor: bytes, manifest: ModelManifest, head: "LogisticRegression", labels: tuple[str, ...]
+    extractor: bytes, manifest: ModelManifest, head: Head | MultiLabelHead, labels: tuple[str, ...]
 ) -> tuple[bytes, ModelManifest]:
-    """The model's bytes and manifest; `head.classes_` are indices into `labels`.
+    """The model's bytes and manifest; a classifier's `classes_` are indices into `labels`.
 
-    A label without training samples gets probability 0. The margin is p1 - p2 of the two best classes, taken in the
+    A class without training samples gets probability 0. The margin is p1 - p2 of the two best classes, taken in the
     graph (TopK and Sub), so that serving needs no pass over the probabilities.
     """
     base = onnx.load_from_string(extractor)
     embedding = manifest.outputs.embedding or ""
     base = compose.add_prefix(base, "x_", rename_inputs=False, rename_outputs=False)
-    top = _head(head, manifest.opset)
-    top.ir_version = base.ir_version
-    joined = compose.merge_models(base, top, io_map=[(embedding, "features")], outputs=["h_probabilities"])
-    _finish(joined.graph, embedding, head.classes_, len(labels), _size(base, embedding))
+    shapes: dict[str, list[str | int]] = {"probabilities": ["N", len(labels)], embedding: ["N", _size(base, embedding)]}
+    if isinstance(head, MultiLabelHead):
+        joined = base
+        _add_sigmoids(joined.graph, embedding, head)
+    else:
+        joined = compose.merge_models(
+            base, _head(head.model, base, manifest.opset), io_map=[(embedding, "features")], outputs=["h_probabilities"]
+        )
+        _finish(joined.graph, head.model.classes_, len(labels))
+        shapes["margin"] = ["N"]
+    _name_outputs(joined.graph, shapes)
     joined.producer_name = "halfsure"
     joined.producer_version, joined.graph.name, joined.graph.doc_string, joined.doc_string = "", "halfsure", "", ""
     onnx.checker.check_model(joined, full_check=True)
     content = joined.SerializeToString(deterministic=True)
-    outputs = OutputSpec(probabilities="probabilities", embedding=embedding, margin="margin")
+    margin = "margin" if "margin" in shapes else None
+    outputs = OutputSpec(probabilities="probabilities", embedding=embedding, margin=margin)
     return content, manifest.model_copy(
         update={"labels": labels, "outputs": outputs, "sha256": hashlib.sha256(content).hexdigest(), "metrics": {}}
     )
 
 
-def _head(head: "LogisticRegression", opset: int) -> onnx.ModelProto:
+def _add_sigmoids(graph: onnx.GraphProto, embedding: str, head: MultiLabelHead) -> None:
+    """Each label's probability for itself."""
+    constants = {"label_weights": head.weights, "label_intercepts": head.intercepts}
+    graph.initializer.extend(
+        numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()
+    )
+    graph.node.extend(
+        [
+            helper.make_node("Gemm", [embedding, "label_weights", "label_intercepts"], ["label_logits"]),
+            helper.make_node("Sigmoid", ["label_logits"], ["probabilities"]),
+        ]
+    )
+
+
+def _head(head: "LogisticRegression", base: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     """The scikit-learn head as ONNX: features (N, D) -> h_probabilities (N, k)."""
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType
@@ -51,6 +75,7 @@ def _head(head: "LogisticRegression", opset: int) -> onnx.ModelProto:
     )
     if not isinstance(converted, onnx.ModelProto):
         raise TypeError(f"skl2onnx gave {type(converted).__name__}, not a model")
+    converted.ir_version = base.ir_version
     return compose.add_prefix(converted, "h_", rename_inputs=False)
 
 
@@ -60,8 +85,8 @@ def _size(model: onnx.ModelProto, output: str) -> int:
     return found.type.tensor_type.shape.dim[1].dim_value
 
 
-def _finish(graph: onnx.GraphProto, embedding: str, classes: np.ndarray, count: int, size: int) -> None:
-    """Spread the head's classes over all labels, take the margin, and name the outputs."""
+def _finish(graph: onnx.GraphProto, classes: np.ndarray, count: int) -> None:
+    """Spread the head's classes over all labels, and take the margin."""
     place = np.zeros((len(classes), count), np.float32)
     place[np.arange(len(classes)), classes] = 1.0
     graph.initializer.extend(
@@ -83,8 +108,10 @@ def _finish(graph: onnx.GraphProto, embedding: str, classes: np.ndarray, count: 
             helper.make_node("Squeeze", ["margin_column", "class_axis"], ["margin"]),
         ]
     )
+
+
+def _name_outputs(graph: onnx.GraphProto, shapes: dict[str, list[str | int]]) -> None:
     del graph.output[:]
-    shapes = {"probabilities": ["N", count], embedding: ["N", size], "margin": ["N"]}
     graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items())
     for value in graph.input:
         value.type.tensor_type.shape.dim[0].dim_param = "N"

@@ -1,7 +1,9 @@
 """The bundled feature extractors, as ONNX graphs with fixed weights: the same bytes for the same arguments.
 
 Images: the square root of oriented gradient energy, pooled on a grid with soft borders and normalised
-(after HOG, Dalal and Triggs, CVPR 2005), beside coarse intensities. Tabular: the standardised row itself.
+(after HOG, Dalal and Triggs, CVPR 2005), beside coarse intensities. Tabular: the standardised row itself. Text: the
+hashed counts, projected at random to fewer values, which keeps distances (Achlioptas, PODS 2001). Series: of each
+column its statistics, its shape and its spectrum.
 """
 
 import hashlib
@@ -14,6 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from services.contracts.inputs import InputSpec, TabularColumn
 from services.contracts.manifest import ModelManifest, OutputSpec
+from services.contracts.tasks import Task, kind_of
+from services.retrain_trigger import window_features
 
 OPSET = 17
 IR_VERSION = 9
@@ -21,9 +25,28 @@ ORIENTATIONS = 8
 LUMA = (0.299, 0.587, 0.114)
 EDGE_WEIGHT, SHADE_WEIGHT = 4.0, 2.0
 """Lengths of the two normalised parts of an embedding; they set how much a regularised head may use each."""
+TEXT_SIZE = 512
+TEXT_WEIGHT = 4.0
+MOST_EXTREME = 1e4
+"""Standardised values of a series are cut here, so that their squares stay far from the largest float32."""
 
 
-def image_extractor(height: int, width: int, channels: int) -> tuple[bytes, ModelManifest]:
+def extractor(task: Task, spec: InputSpec) -> tuple[bytes, ModelManifest]:
+    """The bundled extractor for a project's task and input. Raises ValueError where none fits."""
+    if kind_of(task) != spec.kind:
+        raise ValueError(f"the task {task} does not take a {spec.kind} input")
+    if spec.kind != "image":
+        content, manifest = {"tabular": _row, "text": _text, "series": _series}[spec.kind](spec, task)
+        return content, manifest
+    content, manifest = image_extractor(spec.height or 0, spec.width or 0, spec.channels or 1, task)
+    if manifest.input != spec.model_copy(update={"name": manifest.input.name}):
+        raise ValueError("the bundled image extractor takes NCHW pixels scaled by 1/255, without mean and std")
+    return content, manifest
+
+
+def image_extractor(
+    height: int, width: int, channels: int, task: Task = "image-classification"
+) -> tuple[bytes, ModelManifest]:
     """ONNX bytes and manifest: float32 (N, channels, height, width) in 0..1 -> embedding (N, D).
 
     D is 192 for grey images from 8 to 47 pixels a side. Sides below 8 are refused.
@@ -56,14 +79,47 @@ def image_extractor(height: int, width: int, channels: int) -> tuple[bytes, Mode
     nodes.append(helper.make_node("Concat", ["edges", "shades"], ["embedding"], axis=1))
     size = ORIENTATIONS * (height // cells[0]) * (width // cells[1])
     size += channels * (height // shades[0]) * (width // shades[1])
-    return _package(nodes, weights, spec, "image-classification", size)
+    return _package(nodes, weights, spec, task, size)
 
 
 def tabular_extractor(columns: Sequence[TabularColumn]) -> tuple[bytes, ModelManifest]:
     """ONNX bytes and manifest: the standardised, one-hot row (N, F) is its own embedding."""
-    spec = InputSpec.tabular(tuple(columns))
+    return _row(InputSpec.tabular(tuple(columns)), "tabular-classification")
+
+
+def _row(spec: InputSpec, task: Task) -> tuple[bytes, ModelManifest]:
     nodes = [helper.make_node("Identity", [spec.name], ["embedding"])]
-    return _package(nodes, [], spec, "tabular-classification", spec.sample_shape[0])
+    return _package(nodes, [], spec, task, spec.sample_shape[0])
+
+
+def _text(spec: InputSpec, task: Task) -> tuple[bytes, ModelManifest]:
+    """Counts (N, F) -> embedding (N, min(F, TEXT_SIZE)), of about the same length for every text that has words."""
+    features = spec.sample_shape[0]
+    size = min(features, TEXT_SIZE)
+    scale = TEXT_WEIGHT if size == features else TEXT_WEIGHT / math.sqrt(size)
+    weights = [_constant("scale", np.array(scale, np.float32))]
+    nodes, counts = [], spec.name
+    if size < features:
+        weights.append(_constant("signs", _signs(features, size)))
+        nodes.append(helper.make_node("Cast", ["signs"], ["projection"], to=TensorProto.FLOAT))
+        nodes.append(helper.make_node("MatMul", [counts, "projection"], ["projected"]))
+        counts = "projected"
+    nodes.append(helper.make_node("Mul", [counts, "scale"], ["embedding"]))
+    return _package(nodes, weights, spec, task, size)
+
+
+def _signs(features: int, size: int) -> np.ndarray:
+    """int8 (features, size) of -1 and 1, from SHAKE-256: the same for ever, whatever a random generator becomes."""
+    bits = np.frombuffer(hashlib.shake_256(b"halfsure-text").digest((features * size + 7) // 8), np.uint8)
+    return (np.unpackbits(bits)[: features * size].reshape(features, size).astype(np.int8) * 2) - 1
+
+
+def _series(spec: InputSpec, task: Task) -> tuple[bytes, ModelManifest]:
+    """Windows (N, L, F) -> embedding (N, F * S): the S features of `window_features`, column by column."""
+    length, columns = spec.sample_shape
+    nodes, weights, size = window_features.graph(spec.name, length, MOST_EXTREME)
+    nodes.append(helper.make_node("Flatten", ["features"], ["embedding"]))
+    return _package(nodes, weights, spec, task, columns * size)
 
 
 def _oriented_kernels() -> np.ndarray:
@@ -105,7 +161,7 @@ def _constant(name: str, value: np.ndarray) -> TensorProto:
 
 
 def _package(
-    nodes: list[onnx.NodeProto], weights: list[TensorProto], spec: InputSpec, task: str, size: int
+    nodes: list[onnx.NodeProto], weights: list[TensorProto], spec: InputSpec, task: Task, size: int
 ) -> tuple[bytes, ModelManifest]:
     used = {name for node in nodes for name in node.input}
     graph = helper.make_graph(

@@ -1,17 +1,18 @@
 """The gate: whether a candidate may replace the champion. Pure; every number that decided is in the verdict.
 
-Both were judged on the same pinned set, so the difference is paired: of n samples, b only the candidate got right and
-c only the champion. The bound is Tango's score interval for a paired difference of proportions (Statistics in Medicine
-17, 1998), which unlike Wald's does not collapse to a point when b = c = 0.
+Both were judged on the same pinned set, by the main metric of their task, so the difference is paired. Of accuracy: of
+n samples, b only the candidate got right and c only the champion; the bound is Tango's score interval for a paired
+difference of proportions (Statistics in Medicine 17, 1998), which unlike Wald's does not collapse to a point when
+b = c = 0. Of any other metric: the report has the difference and its standard deviation (`resampling.py`).
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import Any
 
-METRIC = "accuracy"
-"""What is compared: the share of the pinned set that a model gets right."""
+from services.retrain_trigger.evaluation import METRIC, metric_of
 
 Z95 = 1.6448536269514722
 """One-sided 95 % quantile of the normal distribution."""
@@ -21,9 +22,10 @@ Z95 = 1.6448536269514722
 class GateSettings:
     """How much better, and how surely not worse, a candidate has to be; shares in 0..1.
 
-    `floor`: accuracy the first model needs; None is that of always guessing the commonest class of the set.
-    A class counts as fallen when its recall drops by more than `class_drop` and the paired losses of that class are
-    more than chance (exact one-sided sign test at `class_alpha`), so that one sample of a small class decides nothing.
+    `floor`: what the first model needs; None is the accuracy of always guessing the commonest class of the set, and 0
+    of another metric. A class counts as fallen when its recall (F1, average precision) drops by more than `class_drop`
+    and the paired losses of that class are more than chance (exact one-sided sign test at `class_alpha`; where the
+    report has a standard deviation, by that), so that one sample of a small class decides nothing.
     """
 
     margin: float = 0.0
@@ -85,21 +87,21 @@ def _score(n: int, b: int, c: int, difference: float) -> float:
 
 
 def _first(candidate: Mapping[str, Any], settings: GateSettings) -> Verdict:
-    sizes = [row["n"] for row in candidate["per_class"].values()]
-    floor = settings.floor if settings.floor is not None else max(sizes) / sum(sizes)
-    accuracy = candidate["accuracy"]
-    numbers = {"metric": METRIC, "candidate": accuracy, "champion": None, "floor": floor, "n": sum(sizes)}
-    if accuracy < floor:
-        return Verdict(False, (f"below-floor: {METRIC} {accuracy:.3f} < {floor:.3f}",), numbers)
-    return Verdict(True, (f"first-model: {METRIC} {accuracy:.3f} >= {floor:.3f}",), numbers)
+    metric, sizes = metric_of(candidate), [row["n"] for row in candidate["per_class"].values()]
+    commonest = max(sizes) / sum(sizes) if metric == METRIC else 0.0
+    floor = settings.floor if settings.floor is not None else commonest
+    value = candidate[metric]
+    numbers = {"metric": metric, "candidate": value, "champion": None, "floor": floor, "n": candidate["n"]}
+    if value < floor:
+        return Verdict(False, (f"below-floor: {metric} {value:.3f} < {floor:.3f}",), numbers)
+    return Verdict(True, (f"first-model: {metric} {value:.3f} >= {floor:.3f}",), numbers)
 
 
 def _against(
     candidate: Mapping[str, Any], champion: Mapping[str, Any], paired: Mapping[str, Any], settings: GateSettings
 ) -> Verdict:
-    n, wins, losses = paired["n"], paired["candidate_only_correct"], paired["champion_only_correct"]
-    difference, bound, upper = (wins - losses) / n, lower_bound(n, wins, losses), -lower_bound(n, losses, wins)
-    both = f"{METRIC} {candidate['accuracy']:.3f} against {champion['accuracy']:.3f}"
+    metric, difference, bound, upper = metric_of(candidate), *_interval(paired)
+    both = f"{metric} {candidate[metric]:.3f} against {champion[metric]:.3f}"
     interval = f"difference {difference:+.3f} (95 % bounds {bound:+.3f} and {upper:+.3f})"
     reasons = []
     if difference < settings.margin - 1e-12:
@@ -109,17 +111,16 @@ def _against(
     fallen = _fallen(paired["per_class"], settings)
     reasons += [f"class-fell: {label} by {drop:.3f}" for label, drop in fallen.items()]
     numbers = {
-        "metric": METRIC,
-        "candidate": candidate["accuracy"],
-        "champion": champion["accuracy"],
+        "metric": metric,
+        "candidate": candidate[metric],
+        "champion": champion[metric],
         "difference": difference,
         "lower_bound": bound,
         "upper_bound": upper,
         "margin": settings.margin,
         "delta": settings.delta,
-        "n": n,
-        "candidate_only_correct": wins,
-        "champion_only_correct": losses,
+        "n": paired["n"],
+        **{name: paired[name] for name in ("candidate_only_correct", "champion_only_correct") if name in paired},
         "fallen": fallen,
     }
     if reasons:
@@ -127,12 +128,29 @@ def _against(
     return Verdict(True, (f"better: {both}, {interval}",), numbers)
 
 
-def _fallen(per_class: Mapping[str, Mapping[str, int]], settings: GateSettings) -> dict[str, float]:
-    """label -> fall of its recall, for the classes that fell by too much and by more than chance."""
+def _interval(paired: Mapping[str, Any]) -> tuple[float, float, float]:
+    """The difference, and its one-sided lower and upper 95 % bound."""
+    if "deviation" in paired:
+        difference, reach = paired["difference"], Z95 * paired["deviation"]
+        return difference, difference - reach, difference + reach
+    n, wins, losses = paired["n"], paired["candidate_only_correct"], paired["champion_only_correct"]
+    return (wins - losses) / n, lower_bound(n, wins, losses), -lower_bound(n, losses, wins)
+
+
+def _fallen(per_class: Mapping[str, Mapping[str, Any]], settings: GateSettings) -> dict[str, float]:
+    """label -> its fall, for the classes that fell by too much and by more than chance."""
     fallen = {}
     for label, row in per_class.items():
-        wins, losses = row["candidate_only_correct"], row["champion_only_correct"]
-        drop = (losses - wins) / row["n"] if row["n"] else 0.0
-        if drop > settings.class_drop + 1e-12 and sign_test(losses, wins) <= settings.class_alpha:
+        drop, by_chance = _drop(row, settings.class_alpha)
+        if drop > settings.class_drop + 1e-12 and not by_chance:
             fallen[label] = drop
     return fallen
+
+
+def _drop(row: Mapping[str, Any], alpha: float) -> tuple[float, bool]:
+    """How far a class fell, and whether that may be chance."""
+    if "deviation" in row:
+        quantile = NormalDist().inv_cdf(1.0 - alpha)
+        return -row["difference"], row["difference"] + quantile * row["deviation"] >= 0
+    wins, losses = row["candidate_only_correct"], row["champion_only_correct"]
+    return (losses - wins) / row["n"] if row["n"] else 0.0, sign_test(losses, wins) > alpha

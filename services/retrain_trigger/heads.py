@@ -82,6 +82,17 @@ class Head:
     temperature: float = 1.0
     checked: dict[str, dict[str, float]] = field(default_factory=dict)
 
+    @property
+    def learnt(self) -> int:
+        """How many labels it tells from the others."""
+        return len(self.model.classes_)
+
+    def probabilities(self, embeddings: np.ndarray, count: int) -> np.ndarray:
+        """(N, count) of all labels, of which the model's classes are places; 0 of one that it has not seen."""
+        found = np.zeros((len(embeddings), count))
+        found[:, self.model.classes_] = self.model.predict_proba(embeddings.astype(np.float64))
+        return found
+
 
 def fit(examples: Examples, params: HeadParams) -> Head:
     """The same head for the same arguments. Raises NotTrainable."""
@@ -152,7 +163,7 @@ class _Fitting:
     def model(self, kind: Kind, given: np.ndarray) -> "LogisticRegression":
         """Fitted on the labels at `given`; the others are as if they were not known."""
         points, classes, weights = self._points[given], self.examples.classes[given], self.examples.weights[given]
-        head = _logistic(points, classes, weights, self.params)
+        head = logistic(points, classes, weights, self.params)
         if kind == "logistic":
             return head
         carried, trust = carry(self._graph, given, classes, self.params.alpha)
@@ -161,7 +172,7 @@ class _Fitting:
         trust = trust * (guesses[np.arange(len(carried)), places] >= REFUTED * guesses.max(axis=1))
         trust[given] = 0.0
         kept = trust > 0
-        return _logistic(
+        return logistic(
             np.concatenate([points, self._points[kept]]),
             np.concatenate([classes, carried[kept]]),
             np.concatenate([weights, trust[kept]]),
@@ -207,9 +218,10 @@ class _Fitting:
         return folds if enough else np.full(len(classes), -1)
 
 
-def _logistic(
+def logistic(
     embeddings: np.ndarray, classes: np.ndarray, weights: np.ndarray, params: HeadParams
 ) -> "LogisticRegression":
+    """A plain fit of float64 (M, D), classes (M,) and weights (M,)."""
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(C=params.c, max_iter=params.max_iter).fit(embeddings, classes, sample_weight=weights)

@@ -1,12 +1,14 @@
 """The job files of the local training backend; what a run may know is all in them."""
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from services.contracts.inputs import Name
 from services.contracts.manifest import ModelManifest
+from services.contracts.tasks import Task, answer_of
+from services.contracts.values import BadValue, checked
 from services.retrain_trigger.heads import HeadParams
 
 
@@ -31,17 +33,23 @@ class SampleRef(_Frozen):
 
 
 class LabelledRef(SampleRef):
-    """A sample with the label that was accepted for it; `weight` counts in training only."""
+    """A sample with the answer that was accepted for it (`contracts/values.py`); `weight` counts in training only."""
 
-    label: str
+    label: str | list[str] | dict[str, Any]
     weight: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 1.0
 
 
-def _known(labels: tuple[str, ...], samples: tuple[LabelledRef, ...]) -> None:
-    known = set(labels)
+def _known(task: Task, labels: tuple[str, ...], samples: tuple[LabelledRef, ...]) -> None:
+    if len(set(labels)) != len(labels):
+        raise ValueError("a label is listed twice")
+    if len(labels) < 2 and answer_of(task) == "classification":
+        raise ValueError("a classification is between at least 2 labels")
     for sample in samples:
-        if sample.label not in known:
-            raise ValueError(f"sample {sample.sample_id} has label {sample.label!r}, which is not in the schema")
+        try:
+            checked(sample.label, task, labels)
+        except BadValue as error:
+            where = f"sample {sample.sample_id} has a label{error.pointer} that is not in the schema"
+            raise ValueError(f"{where}: {error}") from None
 
 
 def _disjoint(first: tuple[SampleRef, ...], second: tuple[SampleRef, ...], what: str) -> None:
@@ -54,8 +62,8 @@ class Job(_Frozen):
     """One training run; evaluation samples are in no other list, so that nothing leaks into the gate."""
 
     run_id: str
-    task: str
-    labels: Annotated[tuple[Name, ...], Field(min_length=2)]
+    task: Task
+    labels: Annotated[tuple[Name, ...], Field(min_length=1)]
     extractor: ModelRef
     champion: ModelRef | None = None
     samples: tuple[LabelledRef, ...]
@@ -66,15 +74,13 @@ class Job(_Frozen):
 
     @model_validator(mode="after")
     def _is_sound(self) -> Self:
-        if len(set(self.labels)) != len(self.labels):
-            raise ValueError("a label is listed twice")
         if self.task != self.extractor.manifest.task:
             raise ValueError(f"the extractor is for {self.extractor.manifest.task}, not for {self.task}")
         if self.extractor.manifest.outputs.embedding is None:
             raise ValueError("the extractor gives no embedding")
         if self.champion is not None and self.champion.manifest.is_extractor:
             raise ValueError("the champion gives no probabilities")
-        _known(self.labels, (*self.samples, *self.evaluation))
+        _known(self.task, self.labels, (*self.samples, *self.evaluation))
         _disjoint(self.samples, self.evaluation, "training and evaluation")
         _disjoint(self.unlabelled, self.evaluation, "the unlabelled pool and evaluation")
         return self
@@ -88,9 +94,10 @@ class Subset(_Frozen):
 
 
 class CurveJob(_Frozen):
-    """Accuracies over growing subsets of samples whose labels are all known."""
+    """The main metric over growing subsets of samples whose answers are all known."""
 
-    labels: Annotated[tuple[Name, ...], Field(min_length=2)]
+    task: Task = "image-classification"
+    labels: Annotated[tuple[Name, ...], Field(min_length=1)]
     extractor: ModelRef
     samples: Annotated[tuple[LabelledRef, ...], Field(min_length=1)]
     test: Annotated[tuple[LabelledRef, ...], Field(min_length=1)]
@@ -99,7 +106,7 @@ class CurveJob(_Frozen):
 
     @model_validator(mode="after")
     def _is_sound(self) -> Self:
-        _known(self.labels, (*self.samples, *self.test))
+        _known(self.task, self.labels, (*self.samples, *self.test))
         _disjoint(self.samples, self.test, "training and test")
         ids = {sample.sample_id for sample in self.samples}
         for subset in self.subsets:

@@ -20,20 +20,19 @@ from pydantic import ValidationError
 from services.contracts.ids import sha256
 from services.contracts.manifest import ModelManifest
 from services.contracts.preprocessing import UnreadableSample
+from services.retrain_trigger.evaluation import evaluation_sha256
 from services.retrain_trigger.jobs import Job
+from services.retrain_trigger.judging import NotJudged, judged, summary
 from services.retrain_trigger.loadable import unloadable
-from services.retrain_trigger.trainer import (
-    EXIT_BAD_JOB,
-    EXIT_DONE,
-    EXIT_NOT_TRAINABLE,
-    WrongArtefact,
-    evaluation_sha256,
-    judged,
-)
+from services.retrain_trigger.onnx_models import WrongArtefact
+from services.retrain_trigger.trainer import EXIT_BAD_JOB, EXIT_DONE, EXIT_NOT_TRAINABLE
 
 
 class NotTaken(Exception):
     """What the training has left is no model for this job."""
+
+
+REFUSED = (NotTaken, NotJudged, WrongArtefact, UnreadableSample)
 
 
 def main(arguments: list[str]) -> int:
@@ -49,7 +48,7 @@ def main(arguments: list[str]) -> int:
         return EXIT_NOT_TRAINABLE
     try:
         result, code = judge(job, folder), EXIT_DONE
-    except (NotTaken, WrongArtefact, UnreadableSample) as error:
+    except REFUSED as error:
         print(error, file=sys.stderr)
         code = EXIT_NOT_TRAINABLE
         result = {"run_id": job.run_id, "error": {"code": "not-taken", "message": str(error)}}
@@ -60,14 +59,13 @@ def main(arguments: list[str]) -> int:
 
 
 def judge(job: Job, folder: Path) -> dict[str, Any]:
-    """What result.json says; writes the whole manifest. Raises NotTaken, WrongArtefact and UnreadableSample."""
+    """What result.json says; writes the whole manifest. Raises those of REFUSED."""
     started = time.perf_counter()
     content, manifest = _made(job, folder)
     if fault := unloadable(content, manifest):
         raise NotTaken(f"model.onnx: {fault}")
     metrics = judged(job, content, manifest)
-    accuracy = {"accuracy": metrics["candidate"]["accuracy"]} if metrics else {}
-    manifest = manifest.model_copy(update={"metrics": accuracy})
+    manifest = manifest.model_copy(update={"metrics": summary(metrics)})
     (folder / "manifest.json").write_text(manifest.model_dump_json(indent=1))
     return {
         "run_id": job.run_id,

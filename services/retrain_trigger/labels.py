@@ -7,7 +7,7 @@ from services.contracts.envelope import Message
 from services.contracts.events import LabelAccepted, LabelRetracted, SampleWithdrawn
 from services.contracts.projects import ProjectDocument
 from services.retrain_trigger import entries, snapshots
-from services.retrain_trigger.entries import SHARDS, Entry, shard_of
+from services.retrain_trigger.entries import SHARDS, Entry, Schema, shard_of
 from services.retrain_trigger.trigger import Audits, Counters
 from services.runtime.service import Service, transact
 from services.runtime.unit import Unit
@@ -72,7 +72,7 @@ class Labels:
         return {name for name, entry in self.all(project).items() if entry.pinned}
 
     def counters(self, document: ProjectDocument, active: str | None) -> Counters:
-        return entries.count(self.all(document.name), document.labels, document.name, active)
+        return entries.count(self.all(document.name), Schema(document.task, document.labels), document.name, active)
 
     def audits(self, project: str, versions: Sequence[str]) -> list[Audits]:
         """What the audit found of each version."""

@@ -1,5 +1,7 @@
 """Whether onnxruntime runs a model as its manifest says."""
 
+from collections.abc import Mapping
+
 from services.contracts.manifest import ModelManifest
 
 
@@ -17,6 +19,18 @@ def unloadable(content: bytes, manifest: ModelManifest) -> str | None:
     except Exception as error:  # onnxruntime's own exceptions share no base class below this one
         return f"onnxruntime refuses it: {str(error)[:300]}"
     shapes = dict(zip(manifest.outputs.names, (np.asarray(output).shape for output in outputs), strict=True))
-    if manifest.outputs.probabilities and shapes[manifest.outputs.probabilities] != (2, len(manifest.labels)):
-        return f"its probabilities have the shape {shapes[manifest.outputs.probabilities]} for two samples"
+    return _misshapen(manifest, shapes)
+
+
+def _misshapen(manifest: ModelManifest, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """Why the outputs for two samples are not as the manifest says: (2, C), or of a detector (2, M, C), (2, M, 4)."""
+    outputs, classes = manifest.outputs, len(manifest.labels)
+    if not outputs.probabilities:
+        return None
+    said = shapes[outputs.probabilities]
+    if outputs.boxes and shapes[outputs.boxes] != (*said[:2], 4):
+        return f"its boxes have the shape {shapes[outputs.boxes]} beside probabilities of {said}"
+    middle = said[1:2] if outputs.boxes else ()
+    if said != (2, *middle, classes):
+        return f"its probabilities have the shape {said} for two samples"
     return None

@@ -5,6 +5,7 @@ from typing import Any
 
 from services.contracts.events import Content
 from services.contracts.problem import Problem
+from services.retrain_trigger.evaluation import main_value, metric_of
 
 
 def pointer_key(project: str) -> str:
@@ -113,5 +114,6 @@ def compared(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
         "evaluation_sha256": a["evaluation_sha256"],
         "a": {"version": a["version"], "metrics": a["metrics"]},
         "b": {"version": b["version"], "metrics": b["metrics"]},
-        "difference": a["metrics"]["accuracy"] - b["metrics"]["accuracy"],
+        "metric": metric_of(a["metrics"]),
+        "difference": main_value(a["metrics"]) - main_value(b["metrics"]),
     }

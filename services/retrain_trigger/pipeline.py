@@ -16,10 +16,12 @@ from services.contracts.events import (
 )
 from services.contracts.manifest import ModelManifest
 from services.contracts.projects import ProjectDocument
+from services.contracts.tasks import answer_of
 from services.retrain_trigger import lineage as lineage_of
 from services.retrain_trigger import pool
 from services.retrain_trigger.backends import Backend, BadOutcome, ModelSource, Work
-from services.retrain_trigger.gate import METRIC, GateSettings, judge
+from services.retrain_trigger.evaluation import main_value, metric_of
+from services.retrain_trigger.gate import GateSettings, judge
 from services.retrain_trigger.heads import HeadParams
 from services.retrain_trigger.labels import Labels
 from services.retrain_trigger.models import new_record
@@ -138,7 +140,8 @@ class Pipeline:
         try:
             outcome = await self.backend.outcome(run["job_id"])
             snapshot = await self._runs.snapshot(run["project"], run["snapshot"]["id"])
-            metrics = checked(outcome.result, snapshot, run["base_model"])
+            document = await self._document(run)
+            metrics = checked(outcome.result, snapshot, run["base_model"], document.task)
         except BadOutcome as error:
             return {"state": "failed", "error": str(error)}
         version, artefact, manifest = await self._registry.package(
@@ -222,7 +225,8 @@ class Pipeline:
         """Decide once which unlabelled samples the run may see."""
         params = HeadParams.model_validate(run["params"]["training"])
         most = min(params.most_unlabelled, self._settings.pool_most)
-        if run["pool"] or params.head == "logistic" or not most:
+        classifies = answer_of((await self._document(run)).task) == "classification"
+        if run["pool"] or params.head == "logistic" or not most or not classifies:
             return run
         manifest = await self._runs.manifest(run["snapshot"]["uri"])
         found = await pool.listed(
@@ -290,7 +294,8 @@ def _metric(
     if metrics is None:
         return None
     child = result.get("child_run") or run["job_id"]
-    row = {"name": METRIC, "value": metrics["candidate"][METRIC], "child_run": child}
+    main = metrics["candidate"]
+    row = {"name": metric_of(main), "value": main_value(main), "child_run": child}
     return {**row, "chosen_by": chosen} if (chosen := result.get("chosen_by")) else row
 
 
@@ -307,12 +312,12 @@ def _landed(flight: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _succeeded(run: Mapping[str, Any], artefact: Content, metrics: Mapping[str, Any] | None) -> TrainingSucceeded:
-    accuracy = {"accuracy": metrics["candidate"]["accuracy"]} if metrics else {}
+    main = {metric_of(metrics["candidate"]): main_value(metrics["candidate"])} if metrics else {}
     return TrainingSucceeded(
         project=run["project"],
         run_id=run["run_id"],
         backend_job_id=run["job_id"],
-        metrics=accuracy,
+        metrics=main,
         artefact=artefact,
     )
 

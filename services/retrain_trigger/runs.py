@@ -12,7 +12,7 @@ from services.contracts.ids import run_id, sha256
 from services.contracts.problem import Problem, not_found
 from services.contracts.projects import ProjectDocument
 from services.retrain_trigger import snapshots
-from services.retrain_trigger.entries import Entry
+from services.retrain_trigger.entries import Entry, Schema
 from services.retrain_trigger.heads import HeadParams
 from services.retrain_trigger.labels import Labels
 from services.retrain_trigger.marks import answer
@@ -143,7 +143,8 @@ class Runs:
         async with self.service.lock(f"open:{document.name}"):
             await self._labels.refresh(document.name)
             entries = self._labels.all(document.name)
-            manifest = snapshots.take(document.name, document.labels, entries.values())
+            schema = Schema(document.task, document.labels)
+            manifest = snapshots.take(document.name, schema, entries.values())
             content = manifest.encoded()
             name = snapshots.blob_name(document.name, sha256(content))
             new = self._labels.counters(document, None).new

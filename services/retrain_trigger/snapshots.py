@@ -1,8 +1,7 @@
 """Snapshots: an immutable training set with the evaluation set that goes with it, named by its own hash. Pure."""
 
-import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -10,17 +9,19 @@ from pydantic import BaseModel, ConfigDict
 
 from services.contracts.events import Content, SnapshotRef
 from services.contracts.ids import digest, sha256
-from services.retrain_trigger.entries import Entry, imported
+from services.contracts.values import classes_of
+from services.retrain_trigger.entries import Entry, Schema, imported
+from services.retrain_trigger.evaluation import evaluation_sha256
 
 
 class Row(BaseModel):
-    """One sample in a snapshot."""
+    """One sample in a snapshot; `label` is its answer, as in `contracts/values.py`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sample_id: str
     revision: int
-    label: str
+    label: str | list[str] | dict[str, Any]
     weight: float
     content: Content
 
@@ -47,36 +48,30 @@ class Manifest(BaseModel):
         return {row.sample_id: row for row in (*self.train, *self.evaluation)}
 
 
-def take(project: str, labels: Sequence[str], entries: Iterable[Entry]) -> Manifest:
+def take(project: str, schema: Schema, entries: Iterable[Entry]) -> Manifest:
     """The manifest of what the labels are worth now; the same labels make the same bytes, in whatever order."""
     known = sorted(entries, key=lambda one: one.sample_id)
     brought = imported(known)
     parts: dict[str, list[Row]] = {"train": [], "evaluation": [], "none": []}
     for one in known:
-        role = one.role(labels, project, brought)
-        if role != "none" and one.content is not None:
+        role, answer = one.role(schema, project, brought), schema.answer(one.value)
+        if role != "none" and one.content is not None and answer is not None:
             parts[role].append(
                 Row(
                     sample_id=one.sample_id,
                     revision=one.revision,
-                    label=one.value,
+                    label=answer,
                     weight=one.weight if role == "train" else 1.0,
                     content=one.content,
                 )
             )
     return Manifest(
         project=project,
-        labels=tuple(labels),
+        labels=tuple(schema.labels),
         train=tuple(parts["train"]),
         evaluation=tuple(parts["evaluation"]),
         evaluation_sha256=evaluation_sha256(parts["evaluation"]),
     )
-
-
-def evaluation_sha256(rows: Iterable[Row]) -> str:
-    """The hash that pins an evaluation set: of its sample ids and labels, as the trainer reports it."""
-    lines = sorted(f"{row.sample_id}\t{row.label}" for row in rows)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def snapshot_id(project: str, sha: str) -> str:
@@ -95,8 +90,8 @@ def reference(manifest: Manifest, uri: str, new: int) -> SnapshotRef:
 
 
 def per_class(manifest: Manifest) -> dict[str, int]:
-    """label -> samples to train on."""
-    found = Counter(row.label for row in manifest.train)
+    """label -> samples to train on that have it."""
+    found = Counter(label for row in manifest.train for label in classes_of(row.label))
     return {label: found[label] for label in manifest.labels}
 
 

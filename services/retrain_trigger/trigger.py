@@ -9,9 +9,6 @@ from typing import Any
 from services.contracts.events import TrainingReason
 from services.contracts.projects import TriggerRule
 
-LEAST_CLASSES = 2
-"""Classes that a classifier needs examples of, whatever the rule says."""
-
 
 @dataclass(frozen=True)
 class Audits:
@@ -28,6 +25,7 @@ class Counters:
     new: int = 0
     retracted: int = 0
     per_class: Mapping[str, int] = field(default_factory=dict)  # labels to train on, every class of the schema named
+    fewest_classes: int = 2  # that have to have some, whatever the rule says
     evaluation: int = 0
     audit_errors: int = 0
     audit_total: int = 0  # audit labels of what the active version predicted
@@ -101,11 +99,11 @@ def blocked(
 
 
 def shortage(rule: TriggerRule, counters: Counters, *, forced: bool = False) -> dict[str, int]:
-    """class -> labels that it lacks; forced, only what no classifier can do without."""
+    """class -> labels that it lacks; forced, only what no model can do without."""
     least = 0 if forced else rule.min_per_class
     short = {label: least - count for label, count in counters.per_class.items() if count < least}
     present = sum(count > 0 for count in counters.per_class.values())
-    if present < LEAST_CLASSES and not short:
+    if present < counters.fewest_classes and not short:
         absent = [label for label, count in counters.per_class.items() if count == 0]
         short = dict.fromkeys(absent, 1)
     return short

@@ -2,6 +2,7 @@
 
 import random
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,18 +12,19 @@ from services.contracts.events import Content, LabelAccepted, LabelRetracted
 from services.contracts.ids import sha256
 from services.retrain_trigger import entries, snapshots
 from services.retrain_trigger.entries import Entry
+from services.retrain_trigger.evaluation import evaluation_sha256
 from services.retrain_trigger.jobs import LabelledRef
-from services.retrain_trigger.trainer import evaluation_sha256
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LABELS = ["cat", "dog"]
+SCHEMA = entries.Schema("image-classification", LABELS)
 
 
 def content(name: str) -> Content:
     return Content(uri=f"blob:{name}", sha256=sha256(name.encode()), bytes=1, media_type="image/png")
 
 
-def accepted(name: str, revision: int = 1, value: str = "cat", split: str = "train") -> LabelAccepted:
+def accepted(name: str, revision: int = 1, value: Any = "cat", split: str = "train") -> LabelAccepted:
     fields = {"project": "p", "sample_id": name, "label_revision": revision, "value": value, "split": split}
     return LabelAccepted.model_validate({**fields, "content": content(name)})
 
@@ -59,8 +61,8 @@ def story() -> list[LabelAccepted | LabelRetracted]:
 def test_the_same_labels_make_the_same_snapshot_in_whatever_order(seed: int) -> None:
     events = story() * 2
     random.Random(seed).shuffle(events)
-    manifest = snapshots.take("p", LABELS, told(events).values())
-    expected = snapshots.take("p", LABELS, told(story()).values())
+    manifest = snapshots.take("p", SCHEMA, told(events).values())
+    expected = snapshots.take("p", SCHEMA, told(story()).values())
     assert manifest.encoded() == expected.encoded()
     trained = {row.sample_id for row in manifest.train}
     judged = {row.sample_id for row in manifest.evaluation}
@@ -69,7 +71,7 @@ def test_the_same_labels_make_the_same_snapshot_in_whatever_order(seed: int) -> 
 
 
 def test_a_manifest_is_read_back_as_it_was() -> None:
-    manifest = snapshots.take("p", LABELS, told(story()).values())
+    manifest = snapshots.take("p", SCHEMA, told(story()).values())
     again = snapshots.Manifest.model_validate_json(manifest.encoded())
     assert again.encoded() == manifest.encoded()
     reference = snapshots.reference(manifest, "blob:x", 3)
@@ -78,7 +80,7 @@ def test_a_manifest_is_read_back_as_it_was() -> None:
 
 
 def test_the_evaluation_hash_is_the_trainers(tmp_path) -> None:
-    manifest = snapshots.take("p", LABELS, told(story()).values())
+    manifest = snapshots.take("p", SCHEMA, told(story()).values())
     refs = tuple(
         LabelledRef(sample_id=row.sample_id, path=tmp_path, media_type="image/png", label=row.label)
         for row in reversed(manifest.evaluation)
@@ -87,23 +89,23 @@ def test_the_evaluation_hash_is_the_trainers(tmp_path) -> None:
 
 
 def test_a_difference_names_what_came_went_and_changed() -> None:
-    old = snapshots.take("p", LABELS, told([accepted("smp_a"), accepted("smp_b"), accepted("smp_c")]).values())
+    old = snapshots.take("p", SCHEMA, told([accepted("smp_a"), accepted("smp_b"), accepted("smp_c")]).values())
     events = [accepted("smp_a"), accepted("smp_b", 2, "dog"), accepted("smp_d")]
-    new = snapshots.take("p", LABELS, told(events).values())
+    new = snapshots.take("p", SCHEMA, told(events).values())
     found = snapshots.difference(old, new)
     assert (found["added"], found["removed"], found["changed"]) == (["smp_d"], ["smp_c"], ["smp_b"])
 
 
 def test_who_trains_and_who_judges() -> None:
     one = entries.entry(accepted("smp_a"), NOW)
-    assert one.role(LABELS, "p", True) == "train"
+    assert one.role(SCHEMA, "p", True) == "train"
     pinned = one.accept(accepted("smp_a", 1, split="evaluation"))
-    assert pinned.role(LABELS, "p", True) == "evaluation"
-    assert pinned.accept(accepted("smp_a", 2)).role(LABELS, "p", True) == "evaluation", "a correction does not unpin"
+    assert pinned.role(SCHEMA, "p", True) == "evaluation"
+    assert pinned.accept(accepted("smp_a", 2)).role(SCHEMA, "p", True) == "evaluation", "a correction does not unpin"
     spent = one.mark("snp_1", True).accept(accepted("smp_a", 1, split="evaluation"))
-    assert spent.role(LABELS, "p", True) == "none", "what was trained on cannot judge"
-    assert one.withdraw().role(LABELS, "p", True) == "none"
-    assert one.model_copy(update={"value": "cow"}).role(LABELS, "p", True) == "none", "not a label of the schema"
+    assert spent.role(SCHEMA, "p", True) == "none", "what was trained on cannot judge"
+    assert one.withdraw().role(SCHEMA, "p", True) == "none"
+    assert one.model_copy(update={"value": "cow"}).role(SCHEMA, "p", True) == "none", "not a label of the schema"
 
 
 def test_a_share_is_held_out_by_the_id_alone() -> None:
@@ -121,11 +123,68 @@ def test_a_withdrawn_sample_does_not_come_back() -> None:
 
 def test_the_counters_follow_from_the_entries() -> None:
     known = told(story())
-    counters = entries.count(known, LABELS, "p", None)
-    manifest = snapshots.take("p", LABELS, known.values())
+    counters = entries.count(known, SCHEMA, "p", None)
+    manifest = snapshots.take("p", SCHEMA, known.values())
     assert counters.per_class == snapshots.per_class(manifest)
     assert counters.evaluation == len(manifest.evaluation)
     marked = {name: one.mark("snp_1", name in {r.sample_id for r in manifest.train}) for name, one in known.items()}
-    assert entries.count(marked, LABELS, "p", None).new == 0
+    assert entries.count(marked, SCHEMA, "p", None).new == 0
     corrected = {**marked, "smp_1": marked["smp_1"].accept(accepted("smp_1", 9, "cat"))}
-    assert entries.count(corrected, LABELS, "p", None).new == 1
+    assert entries.count(corrected, SCHEMA, "p", None).new == 1
+
+
+BOX = {"x": 0.1, "y": 0.1, "width": 0.2, "height": 0.2}
+BOXES = {"boxes": [{"label": "dog", **BOX}, {"label": "dog", **BOX, "x": 0.5}]}
+
+
+@pytest.mark.parametrize(
+    ("task", "values", "expected", "fewest"),
+    [
+        ("text-multi-label", [["cat", "dog"], ["dog"], []], {"cat": 1, "dog": 2}, 1),
+        ("image-detection", [BOXES, {"boxes": []}], {"cat": 0, "dog": 1}, 1),
+        ("series-classification", ["cat", "cat", "dog"], {"cat": 2, "dog": 1}, 2),
+    ],
+)
+def test_a_class_counts_the_samples_whose_answer_names_it(
+    task: Any, values: list[Any], expected: dict[str, int], fewest: int
+) -> None:
+    schema = entries.Schema(task, LABELS)
+    known = told([accepted(f"smp_{at}", value=value) for at, value in enumerate([*values, "no answer", {"x": 1}, 3])])
+    known = {name: one.model_copy(update={"pinned": False}) for name, one in known.items()}
+    pinned = told([accepted("smp_pin", value=values[0], split="evaluation")])
+    counters = entries.count({**known, **pinned}, schema, "p", None)
+    manifest = snapshots.take("p", schema, [*known.values(), *pinned.values()])
+    assert counters.per_class == snapshots.per_class(manifest) == expected
+    assert counters.fewest_classes == fewest
+    assert [row.label for row in manifest.train] == values
+    assert [row.label for row in manifest.evaluation] == [values[0]]
+    again = snapshots.Manifest.model_validate_json(manifest.encoded())
+    assert again.encoded() == manifest.encoded()
+    assert evaluation_sha256(again.evaluation) == manifest.evaluation_sha256
+
+
+def test_answers_that_say_the_same_pin_the_same_set() -> None:
+    schema = entries.Schema("image-multi-label", LABELS)
+    one, other = (
+        snapshots.take("p", schema, told([accepted("smp_a", value=value, split="evaluation")]).values())
+        for value in (["dog", "cat"], ["cat", "dog"])
+    )
+    assert one.evaluation_sha256 == other.evaluation_sha256
+
+
+@pytest.mark.parametrize(
+    ("predicted", "value", "wrong"),
+    [
+        ({"label": "cat"}, "dog", 1),
+        ({"label": "cat"}, "cat", 0),
+        ({"label": "cat", "value": ["cat", "dog"]}, ["cat", "dog"], 0),
+        ({"label": "cat", "value": ["cat"]}, ["cat", "dog"], 1),
+        ({"label": "dog", "value": BOXES}, BOXES, 0),
+        ({"label": "dog", "value": {"boxes": BOXES["boxes"][:1]}}, BOXES, 1),
+    ],
+)
+def test_an_audit_compares_whole_answers(predicted: dict[str, Any], value: Any, wrong: int) -> None:
+    fields = {**accepted("smp_a", value=value).model_dump(), "is_audit": True, "model_version": "mdl_1"}
+    one = entries.entry(LabelAccepted.model_validate({**fields, "predicted": {"confidence": 0.9, **predicted}}), NOW)
+    found = entries.audits([one], "mdl_1")
+    assert (found.errors, found.total) == (wrong, 1)
