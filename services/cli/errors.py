@@ -9,6 +9,7 @@ from services.cli.ports import BadPorts, PortsBusy
 from services.cli.redis import NoRedis
 from services.cli.rest import Refused
 from services.cli.runfile import RunFileError
+from services.cli.studio.server import StudioRefused
 from services.cli.supervisor import StartFailed
 from services.cli.toolchain import NoRuntime
 
@@ -25,4 +26,5 @@ EXPECTED = (
     RunFileError,
     Stalled,
     StartFailed,
+    StudioRefused,
 )
