@@ -5,12 +5,11 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
-import httpx2
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from services.cli.reaching import ProjectOption, TokenOption, UrlOption, reach, run
-from services.cli.rest import Refused, Rest
+from services.cli.rest import Away, Refused, Rest
 from services.cli.studio.connector import Connector, Options, Told
 from services.cli.studio.hook import News, listening
 from services.cli.studio.server import Studio, StudioRefused
@@ -129,7 +128,7 @@ async def _forever(connector: Connector, news: News, every: float) -> None:
     while True:
         try:
             await (connector.sync() if tasks is None else connector.look(sorted(tasks)))
-        except (StudioRefused, Refused, ConnectionError, httpx2.HTTPError) as error:
+        except (StudioRefused, Refused, Away) as error:
             fail(f"{error}; it is tried again")
             await asyncio.sleep(min(every, 5.0))
             news.tell(None)
