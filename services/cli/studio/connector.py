@@ -17,6 +17,8 @@ from services.cli.studio.server import Studio
 from services.contracts.label_studio import result
 
 LIST = 500
+BATCH = 50  # tasks in one request
+MODEL = "halfsure"
 TOGETHER = 8  # tasks looked at or sent at a time
 OPEN = ("queued", "labeled", "leased", "disputed")
 CLOSED = ("skipped", "retracted")
@@ -151,7 +153,7 @@ class Connector:
         if chosen:
             needed = max(row["required_labels"] for row in chosen)
             await self._studio.tune(self.number, maximum_annotations=needed)
-        await self._each("tasks", chosen, self._add)
+        await self._add(chosen)
         kept = [(open_[name], row) for name, row in there.items() if not row["annotations"]]
         await self._each("ranks", kept, self._rank)
 
@@ -165,21 +167,33 @@ class Connector:
                 return rows
             query["cursor"] = page["cursor"]
 
-    async def _add(self, ours: Mapping[str, Any]) -> None:
+    async def _add(self, chosen: Sequence[Mapping[str, Any]]) -> None:
+        """One request after the other: at two at a time, it hangs predictions on each other's tasks."""
+        for start in range(0, len(chosen), BATCH):
+            rows: list[dict[str, Any]] = []
+            part = chosen[start : start + BATCH]
+            await self._each("pictures", part, lambda ours, rows=rows: self._picture(ours, rows))
+            await self._studio.add(self.number, rows)
+            self.counts["sent"] += len(rows)
+            self._told("tasks", start + len(rows), len(chosen))
+
+    async def _picture(self, ours: Mapping[str, Any], rows: list[dict[str, Any]]) -> None:
         async with self._rest.stream(QUEUE, f"/v1/tasks/{ours['id']}/content") as answer:
             content = await answer.aread()
         media = ours["content"]["media_type"]
         name = f"{ours['sample_id']}.{media.partition('/')[2].partition('+')[0]}"
         stored = await self._studio.upload(self.number, name, content, media)
         data = {**stored, "task_id": ours["id"], "sample_id": ours["sample_id"], "round": ours["round_id"]}
-        await self._studio.add(self.number, [{"data": data, "predictions": [self._prediction(ours)]}])
-        self.counts["sent"] += 1
+        rows.append({"data": data, "predictions": [self._prediction(ours)]})
 
     def _prediction(self, ours: Mapping[str, Any]) -> dict[str, Any]:
-        """How sure we are, by which they order their stream; and, if people are to see it, of what."""
+        """How sure we are, by which they order their stream; and, if people are to see it, of what.
+
+        All are of one "model", since they order by those of one version alone.
+        """
         says = ours["prelabel"] if self._options.predictions else None
         shown = result(says["label"]) if says else []
-        return {"model_version": ours["model_version"], "score": round(1 - ours["priority"], 6), "result": shown}
+        return {"model_version": MODEL, "score": round(1 - ours["priority"], 6), "result": shown}
 
     async def _rank(self, pair: tuple[Mapping[str, Any], Mapping[str, Any]]) -> None:
         ours, row = pair
