@@ -6,23 +6,28 @@ from services.cli.build import BuildFailed
 from services.cli.home import AlreadyRunning
 from services.cli.player import Stalled
 from services.cli.ports import BadPorts, PortsBusy
+from services.cli.reaching import NothingToReach
 from services.cli.redis import NoRedis
-from services.cli.rest import Refused
+from services.cli.rest import Away, Refused
 from services.cli.runfile import RunFileError
+from services.cli.studio.server import StudioRefused
 from services.cli.supervisor import StartFailed
 from services.cli.toolchain import NoRuntime
 
 EXPECTED = (
     AlreadyRunning,
+    Away,
     BadPorts,
     BaselineFailed,
     BuildFailed,
     NoBacking,
     NoRedis,
     NoRuntime,
+    NothingToReach,
     PortsBusy,
     Refused,
     RunFileError,
     Stalled,
     StartFailed,
+    StudioRefused,
 )

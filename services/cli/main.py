@@ -11,6 +11,7 @@ from services.cli.commands import (
     iotedge,
     k8s,
     label,
+    label_studio,
     labels,
     logs,
     loop,
@@ -22,7 +23,22 @@ from services.cli.terminal import app, fail
 
 __all__ = ["app", "main"]
 
-_PARTS = (stack, label, loop, smoke, ingest, labels, exchange, logs, environment, doctor, check, k8s, iotedge)
+_PARTS = (
+    stack,
+    label,
+    loop,
+    smoke,
+    ingest,
+    labels,
+    exchange,
+    label_studio,
+    logs,
+    environment,
+    doctor,
+    check,
+    k8s,
+    iotedge,
+)
 
 
 def main() -> None:

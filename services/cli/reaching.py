@@ -26,13 +26,24 @@ ProjectOption = Annotated[str, typer.Option("--project", "-p", envvar="HALFSURE_
 Answer = TypeVar("Answer")
 
 
+class NothingToReach(Exception):
+    """No services are named and none run here, or there is no token for those that are named."""
+
+
 def reach(home: Path | None, url: str | None, token: str | None, project: str) -> Rest:
-    """A client of one project."""
+    """A client of one project. Raises NothingToReach.
+
+    The token of this machine's stack goes nowhere else.
+    """
+    if url is not None:
+        if token is None:
+            raise NothingToReach("--url needs a token: put it into HALFSURE_TOKEN")
+        origin = url.rstrip("/")
+        return Rest(lambda app_id: f"{origin}/api/{app_id}", token, project)
     stack = Stack(load_settings(home))
-    if url is None:
-        return Rest(stack.url, token or stack.token, project)
-    origin = url.rstrip("/")
-    return Rest(lambda app_id: f"{origin}/api/{app_id}", token or stack.token, project)
+    if token is None and not stack.home.is_locked():
+        raise NothingToReach(f"no stack runs in {stack.home.path}; `halfsure up` starts one, --url names another")
+    return Rest(stack.url, token or stack.token, project)
 
 
 def run(rest: Rest, work: Callable[[Rest], Awaitable[Answer]]) -> Answer:

@@ -21,6 +21,13 @@ class Refused(Exception):
         self.body = body
 
 
+class Away(ConnectionError):
+    """A service does not answer, however long it is waited for."""
+
+    def __init__(self, app_id: str) -> None:
+        super().__init__(f"{app_id} does not answer; `halfsure logs {app_id}` may say why")
+
+
 class Rest:
     """Calls by app id; a POST carries an Idempotency-Key, so that trying again is harmless."""
 
@@ -53,7 +60,7 @@ class Rest:
             self.retries += 1
             if asyncio.get_running_loop().time() > deadline:
                 if answer is None:
-                    raise ConnectionError(f"{app_id} does not answer; `halfsure logs {app_id}` may say why")
+                    raise Away(app_id)
                 break
             await asyncio.sleep(0.2)
         if answer.status_code == 204:
@@ -64,13 +71,16 @@ class Rest:
 
     @contextlib.asynccontextmanager
     async def stream(self, app_id: str, path: str, **params: Any) -> AsyncIterator[httpx2.Response]:
-        """The answer to a GET while it comes; it is not tried again. Raises Refused for what is no 2xx."""
+        """The answer to a GET while it comes; it is not tried again. Raises Refused for what is no 2xx, and Away."""
         query = {"project": self._project, **params}
-        async with self._http.stream("GET", self._url(app_id) + path, params=query) as answer:
-            if answer.status_code >= 400:
-                await answer.aread()
-                raise Refused(answer)
-            yield answer
+        try:
+            async with self._http.stream("GET", self._url(app_id) + path, params=query) as answer:
+                if answer.status_code >= 400:
+                    await answer.aread()
+                    raise Refused(answer)
+                yield answer
+        except httpx2.TransportError as error:
+            raise Away(app_id) from error
 
     async def close(self) -> None:
         await self._http.aclose()

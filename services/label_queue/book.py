@@ -19,6 +19,7 @@ from services.label_queue.consensus import canonical
 from services.label_queue.tasks import FREE, OPEN, State, Task
 
 ORDINARY = (State.QUEUED, State.LEASED)  # what most are in, or for a moment: not worth a note in the segments
+SPARE = 1000  # places in the heap that no task has any more, before they are cleared away
 COMMON = (State.QUEUED, State.ACCEPTED)  # of which there may be a million
 
 Header = tuple[str, float, str, int, str | None, bool, bool, int, bool | None]
@@ -167,9 +168,9 @@ class Book:
         aside: list[tuple[float, int, int, str]] = []
         while self._free and len(taken) < n:
             item = heapq.heappop(self._free)
-            entry = self.entries.get(item[3])
-            if entry is None or entry.token != item[2] or entry.state not in FREE:
+            if not self._current(item):
                 continue
+            entry = self.entries[item[3]]
             if not fits(entry):
                 aside.append(item)
                 continue
@@ -250,11 +251,20 @@ class Book:
         if entry.gold and entry.state == State.ACCEPTED:
             (self.gold.add if by > 0 else self.gold.discard)(entry.id)
 
+    def _current(self, item: tuple[float, int, int, str]) -> bool:
+        """Whether this is a free task's place in the heap, and not one that it has had before."""
+        entry = self.entries.get(item[3])
+        return entry is not None and entry.token == item[2] and entry.state in FREE
+
     def _place(self, entry: Entry, in_heap: bool) -> None:
         if entry.state in FREE and not in_heap:
             self._token += 1
             entry.token = self._token
             heapq.heappush(self._free, (-entry.priority, entry.order, entry.token, entry.id))
+            if len(self._free) > 2 * len(self.entries) + SPARE:
+                # Each new rank leaves the old place behind, and low ones are never come by.
+                self._free = [item for item in self._free if self._current(item)]
+                heapq.heapify(self._free)
         if entry.state == State.LEASED and entry.until and entry.listed != entry.until:
             entry.listed = entry.until
             heapq.heappush(self._leases, (entry.until, entry.id))

@@ -238,8 +238,17 @@ def test_every_way_to_scale_fits_the_local_overlay(tmp_path: Path, part: str) ->
     assert faults(objects, ROOT / SCHEMAS) == []
 
 
-def test_sources_reach_ingest_and_ingest_their_devices(tmp_path: Path) -> None:
-    parts = {"resources": [OVERLAYS / "local"], "components": [ROOT / "deploy" / "k8s" / "parts" / "sources"]}
+@pytest.mark.parametrize(
+    ("part", "app", "variable", "file"),
+    [
+        ("sources", "halfsure-ingest", "HALFSURE_INGEST_SOURCES", "sources.yaml"),
+        ("notifications", "halfsure-portal", "HALFSURE_PORTAL_NOTIFICATIONS", "notifications.toml"),
+    ],
+)
+def test_what_an_operator_writes_reaches_its_service_and_that_what_it_names(
+    tmp_path: Path, part: str, app: str, variable: str, file: str
+) -> None:
+    parts = {"resources": [OVERLAYS / "local"], "components": [ROOT / "deploy" / "k8s" / "parts" / part]}
     listed = {key: [os.path.relpath(folder, tmp_path.resolve()) for folder in value] for key, value in parts.items()}
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump({**listed, "namespace": "halfsure"}))
     objects = render(tmp_path)
@@ -248,11 +257,11 @@ def test_sources_reach_ingest_and_ingest_their_devices(tmp_path: Path) -> None:
         pod = each["spec"]["template"]["spec"]
         variables = {row["name"]: row.get("value") for row in pod["containers"][0].get("env", ())}
         mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0].get("volumeMounts", ())}
-        mine = each["metadata"]["name"] == "halfsure-ingest"
-        assert ("sources" in mounts) == mine
-        assert variables.get("HALFSURE_INGEST_SOURCES") == (f"{mounts['sources']}/sources.yaml" if mine else None)
-    labels = one(objects, "Deployment", "halfsure-ingest")["spec"]["template"]["metadata"]["labels"]
-    chosen = one(objects, "NetworkPolicy", "sources")["spec"]["podSelector"]["matchLabels"]
+        mine = each["metadata"]["name"] == app
+        assert (part in mounts) == mine
+        assert variables.get(variable) == (f"{mounts[part]}/{file}" if mine else None)
+    labels = one(objects, "Deployment", app)["spec"]["template"]["metadata"]["labels"]
+    chosen = one(objects, "NetworkPolicy", part)["spec"]["podSelector"]["matchLabels"]
     assert chosen.items() <= labels.items()
 
 

@@ -250,6 +250,20 @@ async def test_a_skipped_task_returns_only_in_a_new_round_and_only_if_told(queue
     assert (task["sample_id"], task["lease"]["epoch"]) == ("smp_a", 3)
 
 
+async def test_a_task_carries_the_prediction_and_an_answer_says_whether_it_was_changed(queue: Running) -> None:
+    """Row 4.22, for whoever may see it before answering; the page has it in tests/page."""
+    await queue.deliver(project(revision=2, suggestions="topk"), selected("smp_a"), selected("smp_b"))
+    await queue.deliver(selected("smp_c", prelabel=None))
+    await queue.published()
+    tasks = {task["sample_id"]: task for task in await claim(queue, 3)}
+    assert tasks["smp_a"]["suggestion"] == {"label": "dog", "confidence": 0.6}
+    assert tasks["smp_c"]["suggestion"] is None
+    for sample, value in (("smp_a", "dog"), ("smp_b", "cat"), ("smp_c", "cat")):
+        assert (await submit(queue, tasks[sample], value)).status_code == 201
+    said = {row["sample_id"]: row.get("changed_from_prelabel") for row in await queue.data(LabelSubmitted)}
+    assert said == {"smp_a": False, "smp_b": True, "smp_c": None}
+
+
 async def test_a_filter_by_suggested_label_needs_a_project_that_shows_them(queue: Running) -> None:
     await queue.deliver(selected("smp_a"), selected("smp_b", prelabel={"label": "owl", "confidence": 0.5}))
     assert (await queue.call("POST", "/v1/tasks:claim", json={"labels": ["owl"]})).status_code == 422

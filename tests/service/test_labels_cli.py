@@ -165,3 +165,32 @@ async def test_tasks_and_annotators_show_what_the_api_says(cli: Cli) -> None:
     text = (await cli("annotators", role="reviewer")).stdout.decode()
     assert "[red]cyd" in text
     assert "Krippendorff" in text
+
+
+async def test_a_long_table_goes_in_pieces_of_whole_rows(cli: Cli) -> None:
+    (cli.folder / "rows.jsonl").write_text("".join(line(shade, LABELS[shade % 3]) for shade in range(200)))
+    await cli("import", "rows.jsonl")
+    await cli("export", "rows.csv")
+    head, *rows = (cli.folder / "rows.csv").read_bytes().splitlines(keepends=True)
+    # A cell over two lines, at the border of two pieces, and a row that is wrong behind it.
+    note = b',"over\r\ntwo ""lines"""\r\n'
+    wide = [row.rstrip() + note for row in rows] * 8
+    wide[1400] = wide[1400].replace(b"cat", b"cow").replace(b"dog", b"cow").replace(b"owl", b"cow")
+    (cli.folder / "wide.csv").write_bytes(head.rstrip() + b",note\r\n" + b"".join(wide))
+    told = await cli.json("import", "wide.csv", code=1)
+    assert (told["known"], told["refused"]) == (1599, 1)
+    assert told["results"][0]["line"] == 1400
+
+
+@pytest.mark.parametrize("arguments", [["tasks"], ["annotators"], ["export"], ["import", "there.jsonl"]])
+def test_without_a_stack_a_command_says_so_and_makes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.jsonl").write_text("")
+    done = CliRunner().invoke(app, arguments, env={"HALFSURE_HOME": str(tmp_path / "home")})
+    assert isinstance(done.exception, EXPECTED)
+    assert "`halfsure up`" in str(done.exception)
+    elsewhere = CliRunner().invoke(app, [*arguments, "--url", "http://127.0.0.1:9"])
+    assert "HALFSURE_TOKEN" in str(elsewhere.exception), "the token of this machine goes nowhere else"
+    assert {path.name for path in tmp_path.iterdir()} == {"there.jsonl"}

@@ -16,12 +16,12 @@ from PIL import Image
 
 from services.contracts.events import Content
 from services.contracts.ids import sample_id, sha256
+from services.contracts.label_studio import config
 from services.contracts.problem import Problem
 from services.label_queue.interchange import FORMATS
 from services.label_queue.interchange.archive import unpacked
 from services.label_queue.interchange.folders import folder, label_of
 from services.label_queue.interchange.label import Dataset, Format, Incoming, Label
-from services.label_queue.interchange.label_studio import config
 from services.label_queue.interchange.tables import bare, guarded
 
 ODD = [

@@ -70,6 +70,19 @@ def test_the_same_labels_make_the_same_snapshot_in_whatever_order(seed: int) -> 
     assert {f"smp_{number}" for number in range(0, 40, 7) if number % 5} <= judged
 
 
+def test_the_weight_that_a_policy_gives_a_sample_is_in_the_manifest() -> None:
+    """Row 2.12, the last step: by the label to what is trained on; judging knows no weights."""
+    events = [
+        accepted("smp_a").model_copy(update={"weight": 2.5}),
+        accepted("smp_b"),
+        accepted("smp_c", split="evaluation").model_copy(update={"weight": 2.5}),
+    ]
+    manifest = snapshots.take("p", LABELS, told(list(events)).values())
+    again = snapshots.Manifest.model_validate_json(manifest.encoded())
+    assert {row.sample_id: row.weight for row in again.train} == {"smp_a": 2.5, "smp_b": 1.0}
+    assert {row.sample_id: row.weight for row in again.evaluation} == {"smp_c": 1.0}
+
+
 def test_a_manifest_is_read_back_as_it_was() -> None:
     manifest = snapshots.take("p", SCHEMA, told(story()).values())
     again = snapshots.Manifest.model_validate_json(manifest.encoded())

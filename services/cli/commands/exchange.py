@@ -1,8 +1,9 @@
 """`halfsure export` and `import`: labels go out and come in, in the formats of the field."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -130,20 +131,30 @@ def import_(
 
 
 def _portions(file: Path, form: str) -> Iterator[tuple[int, bytes]]:
-    """JSON lines a thousand at a time, with the number of the first; any other file whole."""
-    if form != "jsonl":
+    """JSON lines and rows of a table a thousand at a time, with the number of the first; any other file whole."""
+    if form not in LINED:
         yield 0, file.read_bytes()
         return
     with file.open("rb") as lines:
-        number, part = 0, list[bytes]()
-        for line in lines:
-            if line.strip():
-                part.append(line)
-            if len(part) == LINES:
-                yield number, b"".join(part)
-                number, part = number + LINES, []
-        if part:
-            yield number, b"".join(part)
+        records = filter(bytes.strip, lines) if form == "jsonl" else _rows(lines)
+        head = next(records, b"") if form == "csv" else b""
+        number = 0
+        while part := list(islice(records, LINES)):
+            yield number, head + b"".join(part)
+            number += len(part)
+
+
+def _rows(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The rows of a table as they are written; one goes on over the lines that its quotes enclose."""
+    row, quotes = b"", 0
+    for line in lines:
+        row, quotes = row + line, quotes + line.count(b'"')
+        if quotes % 2 == 0:
+            if row.strip():
+                yield row
+            row, quotes = b"", 0
+    if row:
+        yield row
 
 
 @contextmanager
