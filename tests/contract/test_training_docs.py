@@ -49,7 +49,12 @@ def test_the_callback_and_the_manifest_are_taken() -> None:
 def test_every_setting_is_read(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     known = {
         f"{kind.model_config.get('env_prefix')}{name.upper()}"
-        for kind in (settings.RetrainTriggerSettings, settings.AzureMlSettings, settings.WebhookSettings)
+        for kind in (
+            settings.RetrainTriggerSettings,
+            settings.AzureMlSettings,
+            settings.WebhookSettings,
+            settings.MlflowSettings,
+        )
         for name in kind.model_fields
     }
     rows = dict(line.split("=", 1) for line in text.splitlines())
@@ -60,6 +65,15 @@ def test_every_setting_is_read(text: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert read.backend in rows["HALFSURE_RETRAIN_TRIGGER_BACKEND"]
     if read.backend == "webhook":
         assert key_of(settings.WebhookSettings().secret.get_secret_value())
+
+
+@pytest.mark.parametrize("text", examples("mlflow"))
+def test_the_mirrors_settings_are_read(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for row in text.splitlines():
+        monkeypatch.setenv(*row.split("=", 1))
+    read = settings.MlflowSettings()
+    assert read.url == "http://127.0.0.1:5000"
+    assert read.token.get_secret_value()
 
 
 def test_the_subscription_goes_to_the_route_of_hints() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import math
 import random
 import statistics
 import time
@@ -40,6 +41,7 @@ pytestmark = [pytest.mark.loop, pytest.mark.timeout(900)]
 REPORT = default_root() / "out" / "training" / "report.json"
 N, JUDGES, PROMOTIONS, WARM, CLIENTS = 20, 40, 50, 10, 4
 MEGABYTES = 8  # of each promoted model: what is not given back shows
+SHADES = (100, 140)
 QUIET = 0.3  # seconds
 SEED = 20261125
 
@@ -53,6 +55,8 @@ class Load:
         self.failed: Counter[str] = Counter()
         self.answered = 0
         self.last: dict[str, float] = {}  # version -> when it last answered
+        self.sharpness: dict[str, float] = {}  # of the versions that were promoted: each answers in a way of its own
+        self.checked: Counter[str] = Counter()  # answers that were held against what their version says
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -65,18 +69,18 @@ class Load:
             await asyncio.gather(*asking, return_exceptions=True)
 
     async def _ask(self, number: int) -> None:
-        inputs = [png(shade, number) for shade in (40, 220)]
+        inputs = [png(shade, number) for shade in SHADES]
         body = {"inputs": [{"data": base64.b64encode(one).decode(), "media_type": "image/png"} for one in inputs]}
         async with httpx2.AsyncClient(headers=self._headers, timeout=30, trust_env=False) as client:
             while True:
                 try:
                     answer = await client.post(self._url, json=body)
-                    self._note(answer)
+                    self._note(answer, number)
                 except httpx2.HTTPError as error:
                     self.failed[repr(error)] += 1
                 await asyncio.sleep(0.01)
 
-    def _note(self, answer: httpx2.Response) -> None:
+    def _note(self, answer: httpx2.Response, number: int) -> None:
         if answer.status_code != 200:
             self.failed[f"{answer.status_code} {answer.text[:200]}"] += 1
             return
@@ -84,8 +88,19 @@ class Load:
         versions = {row.get("model_version") for row in said["predictions"]}
         if versions != {said["model_version"]} or len(said["predictions"]) != 2:
             self.failed[f"versions {versions}"] += 1
+        version = said["model_version"]
+        if sharpness := self.sharpness.get(version):
+            self._check(version, [row["probabilities"][1] for row in said["predictions"]], sharpness, number)
         self.answered += 1
-        self.last[said["model_version"]] = time.monotonic()
+        self.last[version] = time.monotonic()
+
+    def _check(self, version: str, said: list[float], sharpness: float, number: int) -> None:
+        """The version that an answer names is the one that made it."""
+        means = [(63 * shade + number) / 64 / 255 for shade in SHADES]
+        made = [1 / (1 + math.exp(-sharpness * (2 * mean - 1))) for mean in means]
+        if any(abs(a - b) > 1e-4 for a, b in zip(said, made, strict=True)):
+            self.failed[f"{version} says {said}, and would say {made}"] += 1
+        self.checked[version] += 1
 
 
 async def until(condition: Any, seconds: float, what: str) -> Any:
@@ -170,11 +185,12 @@ async def _received(rest: Rest, wanted: int) -> bool:
     return float(line.rsplit(" ", 1)[-1]) >= wanted
 
 
-async def promote(rest: Rest, sharpness: float) -> str:
+async def promote(rest: Rest, load: Load, sharpness: float) -> str:
     """A model of one's own, registered and activated; its version."""
     content, manifest = classifier(sharpness, megabytes=MEGABYTES)
     body = {"artefact": base64.b64encode(content).decode(), "manifest": manifest.model_dump(mode="json")}
     version = (await rest.post("retrain-trigger", "/v1/models", json=body))["version"]
+    load.sharpness[version] = sharpness
     await rest.post("retrain-trigger", f"/v1/models/{version}:activate", json={"reason": "promoted"})
     return version
 
@@ -225,7 +241,7 @@ async def test_fifty_promotions_under_load(stack: Stack, tmp_path: Path) -> None
     async with load.running():
         for number in range(WARM + PROMOTIONS):
             asked = time.monotonic()
-            version = await promote(rest, 2.0 + number * 0.1)
+            version = await promote(rest, load, 2.0 + number * 0.1)
             seconds.append(await served(load, version, asked))
             sizes.append(await rss(rest))
         asked = time.monotonic()
@@ -237,6 +253,7 @@ async def test_fifty_promotions_under_load(stack: Stack, tmp_path: Path) -> None
         "warm_up_promotions": WARM,
         "model_megabytes": MEGABYTES,
         "predictions": load.answered,
+        "predictions_checked_against_their_version": sum(load.checked.values()),
         "failed_predictions": sum(load.failed.values()),
         "failures": dict(load.failed),
         "slowest_swap_seconds": round(max(seconds), 3),
@@ -256,6 +273,7 @@ async def test_fifty_promotions_under_load(stack: Stack, tmp_path: Path) -> None
     REPORT.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))
     assert report["failed_predictions"] == 0, report["failures"]
+    assert set(load.checked) == set(load.sharpness), "every version has answered"
     assert report["rss_growth"] < 0.10
     assert report["runs_from_1000_duplicates"] == 1
     assert report["scheduled_run"] == "schedule"

@@ -1,5 +1,6 @@
 """The registry's mirror: on a stand-in, and on a real MLflow server where HALFSURE_MLFLOW_VENV names one."""
 
+import base64
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -7,11 +8,13 @@ from typing import Any
 
 import httpx2
 import pytest
-from conftest import Running, wait_until
+from conftest import Running, started, wait_until
 from mlflow_server import StandIn, real, standing_in
-from training import N, Rehearsal, ended, evaluation, label, make, running, train_first
+from training import N, Rehearsal, ended, evaluation, label, make, running, settled, train_first
+from worlds import classifier
 
 from services.contracts.ids import sha256
+from services.retrain_trigger import app
 from services.runtime.ports import Ports
 
 pytestmark = pytest.mark.usefixtures("brisk")
@@ -188,6 +191,31 @@ async def test_a_server_that_is_away_holds_up_nothing_and_is_caught_up_with(
         made.away = False
         await champion(server, second["model_version"])
         assert len(await server.versions()) == 2
+
+
+async def test_of_two_replicas_one_mirrors_and_the_other_takes_over(
+    tmp_path: Path, ports: Ports, standin: tuple[StandIn, Server]
+) -> None:
+    made, server = standin
+    backend = Rehearsal()
+    (tmp_path / "two").mkdir()
+    created = lambda settings, connect: app.create(settings, connect, backend)  # noqa: E731
+    async with started(created, tmp_path / "two", ports, replica=1) as two:
+        async with running(tmp_path, backend, ports) as one:
+            run = await train_first(one)
+            await two.service.projects.load()
+            await champion(server, run["model_version"])
+            await settled(one)
+            assert len(made.runs) == len(made.models[MODEL]) == 1
+            holder = (await ports.state.get(["mlflow:default"]))["mlflow:default"].value["holder"]
+        if holder == 0:  # the one that has gone; it is waited for
+            two.clock.step(121)
+        content, manifest = classifier(3.0)
+        body = {"artefact": base64.b64encode(content).decode(), "manifest": manifest.model_dump(mode="json")}
+        own = (await two.call("POST", "/v1/models", json=body)).json()["version"]
+        assert (await two.call("POST", f"/v1/models/{own}:activate", json={"reason": "mine"})).status_code == 202
+        await champion(server, own)
+        assert len(made.runs) == len(made.models[MODEL]) == 2
 
 
 async def test_without_a_url_nothing_is_mirrored(tmp_path: Path, ports: Ports) -> None:
