@@ -94,6 +94,14 @@ class Running:
         return [envelope["data"] for _, envelope in await self.published() if envelope["type"] == kind.type]
 
 
+def memory_ports(peers: Mapping[str, Callable[..., Any]] | None = None) -> Ports:
+    """The ports of the `test` profile, empty."""
+    clock = SteppedClock(datetime(2026, 1, 1, tzinfo=UTC))
+    known = MemoryPeers({"retrain-trigger": nobody, **(peers or {})})
+    engines = {"workflows": MemoryWorkflows(), "jobs": MemoryJobs()}
+    return Ports(MemoryState(clock), MemoryBus(), MemoryBlobs(), clock, known, bus=lambda _: MemoryBus(), **engines)
+
+
 @contextlib.asynccontextmanager
 async def started(
     create: Callable[..., Service],
@@ -103,11 +111,7 @@ async def started(
     **settings: Any,
 ) -> AsyncIterator[Running]:
     """Run `create(settings, connect)` on memory ports; a second run on the same ports is a restart."""
-    clock = SteppedClock(datetime(2026, 1, 1, tzinfo=UTC))
-    known = MemoryPeers({"retrain-trigger": nobody, **(peers or {})})
-    ports = ports or Ports(
-        MemoryState(clock), MemoryBus(), MemoryBlobs(), clock, known, MemoryWorkflows(), jobs=MemoryJobs()
-    )
+    ports = ports or memory_ports(peers)
 
     async def connect(_: RuntimeSettings) -> tuple[Ports, Callable[[], Any]]:
         async def close() -> None: ...
@@ -132,16 +136,7 @@ async def started(
 @pytest.fixture
 def ports() -> Ports:
     """Memory ports that outlive a service, for restarts."""
-    clock = SteppedClock(datetime(2026, 1, 1, tzinfo=UTC))
-    return Ports(
-        MemoryState(clock),
-        MemoryBus(),
-        MemoryBlobs(),
-        clock,
-        MemoryPeers({"retrain-trigger": nobody}),
-        MemoryWorkflows(),
-        jobs=MemoryJobs(),
-    )
+    return memory_ports()
 
 
 def require_runtime() -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import orjson
 from fastapi import APIRouter, Depends, Header, Query, Response
 
-from services.contracts.problem import Problem, invalid, not_found
+from services.contracts.problem import invalid, not_found
 from services.contracts.projects import ProjectDocument, ProjectSpec, TriggerRule
 from services.retrain_trigger.catalogue import Catalogue, etag
 from services.retrain_trigger.flights import Flights
@@ -42,7 +42,7 @@ def _projects(router: APIRouter, catalogue: Catalogue, flights: Flights) -> None
     @router.post("/v1/projects", status_code=201)
     async def create(spec: ProjectSpec, caller: Operator) -> Response:
         if not caller.sees(spec.name):
-            raise Problem(403, "forbidden", f"Your token is not for project {spec.name!r}.")
+            raise not_found("project", spec.name)  # neither whether it is there, nor that it could be
         document, new = await catalogue.create(spec)
         return _answer(document, 201 if new else 200, location=f"/v1/projects/{spec.name}")
 

@@ -1,13 +1,15 @@
 """The routes that every service has: health, metrics, what it is, and what its sidecar delivers."""
 
-from typing import TYPE_CHECKING, Any
+import contextlib
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 from fastapi import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from services.runtime import delivery, telemetry
-from services.runtime.access import needs
+from services.runtime.access import Caller, caller_with, needs
+from services.runtime.errors import Retry
 
 if TYPE_CHECKING:
     from services.runtime.service import Service
@@ -27,10 +29,15 @@ def routes(service: "Service", version: str) -> None:
         body = orjson.dumps({"ready": not reasons, "reasons": reasons})
         return Response(body, 503 if reasons else 200, media_type="application/json")
 
-    @api.get("/metrics", dependencies=[needs("viewer")])
-    async def metrics() -> Response:
+    @api.get("/metrics")
+    async def metrics(caller: Annotated[Caller, caller_with("viewer")]) -> Response:
         telemetry.WAITING.set(service.waiting)
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        with contextlib.suppress(Retry):  # a store that is away takes no other figure with it
+            shelved, dropped = await service.deadletters.counts()
+            telemetry.SHELVED.set(shelved)
+            telemetry.GIVEN_WAY.set(dropped)
+        visible = telemetry.Visible(lambda project: not project or caller.sees(project))
+        return Response(generate_latest(visible), media_type=CONTENT_TYPE_LATEST)
 
     @api.get("/v1/openapi.json", dependencies=[needs("viewer")])
     async def openapi() -> dict[str, Any]:

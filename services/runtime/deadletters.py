@@ -1,5 +1,6 @@
 """The shelf: every message that could not be handled, with its reason, until somebody replays or discards it."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from services.contracts.ids import sha256
@@ -8,6 +9,23 @@ from services.runtime.ports import CREATE, Clock, Delete, Entry, Put, State
 
 INDEX = "dlq"
 SHELF_SIZE = 10_000  # letters kept; the oldest go first, and are counted
+
+
+PAGE = 500  # letters read at a time
+
+Seen = Callable[[Mapping[str, Any]], bool]
+
+
+def _everything(_: Mapping[str, Any]) -> bool:
+    return True
+
+
+def projects_of(record: Mapping[str, Any]) -> set[str]:
+    """The projects that a letter speaks of: none, when it could not even be read."""
+    event = record["event"] if isinstance(record["event"], dict) else {}
+    data = event.get("data")
+    told = [event.get("project"), data.get("project") if isinstance(data, dict) else None]
+    return {name for name in told if isinstance(name, str)}
 
 
 class DeadLetters:
@@ -31,20 +49,25 @@ class DeadLetters:
                 # The letter may be written already although the index was not: it must not count twice.
                 index = (await self._state.get([INDEX])).get(INDEX)
 
-    async def count(self) -> int:
-        """How many letters lie here."""
-        index = (await self._state.get([INDEX])).get(INDEX)
-        return len(index.value["ids"]) if index else 0
-
-    async def newest(self, limit: int, after: str | None = None) -> tuple[list[dict[str, Any]], str | None]:
-        """Letters, newest first, and the id to go on from."""
+    async def newest(
+        self, limit: int, after: str | None = None, seen: Seen = _everything
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """Letters that may be seen, newest first, and the id to go on from."""
         index = (await self._state.get([INDEX])).get(INDEX)
         ids = list(reversed(index.value["ids"])) if index else []
         start = ids.index(after) + 1 if after in ids else 0
-        page = ids[start : start + limit]
-        entries = await self._state.get([f"dlq:{letter}" for letter in page])
-        more = page[-1] if page and start + limit < len(ids) else None
-        return [entries[f"dlq:{i}"].value for i in page if f"dlq:{i}" in entries], more
+        found: list[dict[str, Any]] = []
+        while start < len(ids) and len(found) <= limit:
+            keys = [f"dlq:{letter}" for letter in ids[start : start + PAGE]]
+            entries = await self._state.get(keys)
+            found += [entries[key].value for key in keys if key in entries and seen(entries[key].value)]
+            start += PAGE
+        return found[:limit], found[limit - 1]["id"] if len(found) > limit else None
+
+    async def counts(self) -> tuple[int, int]:
+        """How many letters are on the shelf, and how many had to give way so far."""
+        index = (await self._state.get([INDEX])).get(INDEX)
+        return (len(index.value["ids"]), index.value["dropped"]) if index else (0, 0)
 
     async def get(self, letter: str) -> dict[str, Any] | None:
         entry = (await self._state.get([f"dlq:{letter}"])).get(f"dlq:{letter}")

@@ -3,22 +3,24 @@
 import binascii
 import contextlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
-from fastapi import Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 
 from services.contracts.envelope import InvalidEnvelope
 from services.contracts.problem import Problem, not_found
 from services.runtime import http, strict_json
-from services.runtime.access import needs
+from services.runtime.access import Caller, caller_with
+from services.runtime.deadletters import projects_of
 from services.runtime.errors import Drop
 from services.runtime.inbox import Inbox, Verdict
 
 if TYPE_CHECKING:
     from services.runtime.service import Service
 
+Operator = Annotated[Caller, caller_with("operator")]
 NO_OBJECT = "what came is not a JSON object, or is nested too deeply"
 
 
@@ -106,15 +108,21 @@ async def _shelve(service: "Service", body: bytes) -> Response:
 def _shelf(service: "Service") -> None:
     api = service.api
 
-    @api.get("/v1/deadletters", dependencies=[needs("operator")])
-    async def deadletters(limit: Annotated[int, Query(ge=1, le=500)] = 50, cursor: str | None = None) -> dict[str, Any]:
-        return http.page(*await service.deadletters.newest(limit, http.read_cursor(cursor)))
-
-    @api.post("/v1/deadletters/{letter}/replay", dependencies=[needs("operator")])
-    async def replay(letter: str) -> dict[str, Any]:
+    async def needed(letter: str, caller: Operator) -> Mapping[str, Any]:
         record = await service.deadletters.get(letter)
-        if record is None:
+        if record is None or not _may_see(caller, record):
             raise not_found("dead letter", letter)
+        return record
+
+    @api.get("/v1/deadletters")
+    async def deadletters(
+        caller: Operator, limit: Annotated[int, Query(ge=1, le=500)] = 50, cursor: str | None = None
+    ) -> dict[str, Any]:
+        seen = lambda record: _may_see(caller, record)  # noqa: E731
+        return http.page(*await service.deadletters.newest(limit, http.read_cursor(cursor), seen))
+
+    @api.post("/v1/deadletters/{letter}/replay")
+    async def replay(letter: str, record: Annotated[Mapping[str, Any], Depends(needed)]) -> dict[str, Any]:
         try:
             await service.inbox.replay(record["event"])
         except (InvalidEnvelope, Drop) as error:
@@ -122,9 +130,13 @@ def _shelf(service: "Service") -> None:
         await service.deadletters.remove(letter)
         return {"id": letter, "replayed": True}
 
-    @api.post("/v1/deadletters/{letter}/discard", dependencies=[needs("operator")])
+    @api.post("/v1/deadletters/{letter}/discard", dependencies=[Depends(needed)])
     async def discard(letter: str) -> dict[str, Any]:
-        if await service.deadletters.get(letter) is None:
-            raise not_found("dead letter", letter)
         await service.deadletters.remove(letter)
         return {"id": letter, "discarded": True}
+
+
+def _may_see(caller: Caller, record: Mapping[str, Any]) -> bool:
+    """A letter of one's own projects; what names none is for whoever may see all."""
+    projects = projects_of(record)
+    return all(caller.sees(name) for name in projects) if projects else "*" in caller.projects

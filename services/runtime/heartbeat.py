@@ -26,7 +26,7 @@ def heartbeat(service: "Service", seconds: float) -> None:
             site=site,
             sequence=number,
             waiting=service.waiting,
-            dead_letters=await service.deadletters.count(),
+            dead_letters=(await service.deadletters.counts())[0],
         )
         unit.emit(event)
         await unit.commit()

@@ -2,18 +2,34 @@
 
 import logging
 import sys
+from collections.abc import Callable, Iterator
 
 import structlog
-from prometheus_client import Counter, Gauge
+from prometheus_client import REGISTRY, Counter, Gauge, Metric
 
 from services.runtime import tracing
 
 RECEIVED = Counter("halfsure_events_received_total", "Events handed to a handler", ["type"])
 RETRIED = Counter("halfsure_events_retried_total", "Events asked for again", ["type"])
 DEAD = Counter("halfsure_dead_letters_total", "Messages shelved", ["topic"])
+SHELVED = Gauge("halfsure_dead_letters_waiting", "Messages on the shelf, to be replayed or discarded")
+GIVEN_WAY = Gauge("halfsure_dead_letters_dropped", "Messages that gave way to newer ones, because the shelf was full")
 PUBLISHED = Counter("halfsure_events_published_total", "Events that the broker has taken", ["type"])
 WAITING = Gauge("halfsure_outbox_waiting", "Units whose events wait for the broker")
 REQUESTS = Counter("halfsure_requests_total", "REST requests", ["method", "status"])
+
+
+class Visible:
+    """The metrics that one may see who may see some projects: those of others are left away."""
+
+    def __init__(self, sees: Callable[[str], bool]) -> None:
+        self._sees = sees
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in REGISTRY.collect():
+            metric.samples = [one for one in metric.samples if self._sees(one.labels.get("project", ""))]
+            yield metric
+
 
 NOISY = (
     "httpx2",

@@ -1,11 +1,11 @@
 """REST of uplink: the projects that the site knows, and what waits for the cloud."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter
 
 from services.contracts.problem import not_found
-from services.runtime.access import needs
+from services.runtime.access import Caller, caller_with, needs
 from services.runtime.service import MAIN, Service
 
 CLOUD = "cloud"
@@ -15,9 +15,9 @@ def routes(service: Service) -> APIRouter:
     """The router; the site's services read projects here instead of from their owner, who is in the cloud."""
     router = APIRouter(prefix="/v1")
 
-    @router.get("/projects/{name}", dependencies=[needs("viewer")])
-    async def project(name: str) -> dict[str, Any]:
-        document = await service.projects.get(name)
+    @router.get("/projects/{name}")
+    async def project(name: str, caller: Annotated[Caller, caller_with("viewer")]) -> dict[str, Any]:
+        document = await service.projects.get(name) if caller.sees(name) else None
         if document is None:
             raise not_found("project", name)
         return document.model_dump(mode="json")
