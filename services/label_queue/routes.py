@@ -158,6 +158,13 @@ def _leasing(router: APIRouter, parts: Parts) -> None:
         closed = await parts.claims.skip(project, task, speaker(caller, body.annotator), body.epoch, **how)
         return {"id": closed.id, "state": closed.state, "reason": closed.skip_reason, "lease": None}
 
+    @router.post("/v1/tasks/{task}:unskip")
+    async def unskip(project: Project, task: str, caller: ByAnnotator, body: LeaseBody) -> dict[str, Any]:
+        """A skip is taken back: the task is the caller's again, under the epoch of the lease that comes back."""
+        await parts.tasks.service.projects.need(project)
+        again = await parts.answers.unskip(project, task, speaker(caller, body.annotator), body.epoch)
+        return {"id": again.id, "state": again.state, "lease": views.lease(again)}
+
 
 def _answering(router: APIRouter, parts: Parts) -> None:
     @router.post("/v1/tasks/{task}/annotations", status_code=201)
@@ -279,6 +286,11 @@ def _measures(router: APIRouter, parts: Parts) -> None:
     async def agreement(project: Project) -> dict[str, Any]:
         document = await parts.tasks.service.projects.need(project)
         return (await parts.quality.of(document.name)).agreement
+
+    @router.get("/v1/pace", dependencies=[needs("viewer")])
+    async def pace(project: Project) -> dict[str, Any]:
+        await parts.tasks.service.projects.need(project)
+        return await parts.quality.pace(project)
 
     @router.get("/v1/annotators")
     async def annotators(project: Project, caller: ByAnnotator) -> dict[str, Any]:
