@@ -158,13 +158,6 @@ def _leasing(router: APIRouter, parts: Parts) -> None:
         closed = await parts.claims.skip(project, task, speaker(caller, body.annotator), body.epoch, **how)
         return {"id": closed.id, "state": closed.state, "reason": closed.skip_reason, "lease": None}
 
-    @router.post("/v1/tasks/{task}:unskip")
-    async def unskip(project: Project, task: str, caller: ByAnnotator, body: LeaseBody) -> dict[str, Any]:
-        """A skip is taken back: the task is the caller's again, under the epoch of the lease that comes back."""
-        await parts.tasks.service.projects.need(project)
-        again = await parts.answers.unskip(project, task, speaker(caller, body.annotator), body.epoch)
-        return {"id": again.id, "state": again.state, "lease": views.lease(again)}
-
 
 def _answering(router: APIRouter, parts: Parts) -> None:
     @router.post("/v1/tasks/{task}/annotations", status_code=201)
@@ -191,6 +184,13 @@ def _answering(router: APIRouter, parts: Parts) -> None:
         mine = task.lease is not None and task.lease.holder == who
         shown = views.to_label(task, schema, reveal(document, task, who)) if mine else None
         return {"id": annotation, "undone": True, "state": task.state, "task": shown}
+
+    @router.post("/v1/tasks/{task}:unskip")
+    async def unskip(project: Project, task: str, caller: ByAnnotator, body: LeaseBody) -> dict[str, Any]:
+        """A skip is taken back: the task is the caller's again, under the epoch of the lease that comes back."""
+        await parts.tasks.service.projects.need(project)
+        again = await parts.answers.unskip(project, task, speaker(caller, body.annotator), body.epoch)
+        return {"id": again.id, "state": again.state, "lease": views.lease(again)}
 
     @router.post("/v1/tasks/{task}:resolve")
     async def resolve(project: Project, task: str, caller: ByReviewer, body: ResolveBody) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from page.looking import World
 
 from services.cli.rest import Rest
 from services.contracts.inputs import InputSpec
+from services.contracts.manifest import ModelManifest
 
 Row = dict[str, Any]
 
@@ -38,13 +39,29 @@ async def imported(rest: Rest, bodies: Sequence[Row], split: str = "evaluation")
     return [row["task_id"] for row in answer["results"]]
 
 
-async def asked(rest: Rest, bodies: Sequence[Row]) -> list[str]:
-    """Samples whose labels were brought along and are doubted: each waits for an answer. The tasks."""
-    tasks = await imported(rest, bodies, "train")
-    for task in tasks:
-        sample = (await rest.get("label-queue", f"/v1/tasks/{task}"))["sample_id"]
-        await rest.post("label-queue", f"/v1/samples/{sample}/label:retract", json={"why": "a test", "requeue": True})
+async def answered(rest: Rest, said: Sequence[tuple[str, Any]], n: int) -> list[str]:
+    """People, and what each says of the same `n` samples, one after another; the tasks."""
+    tasks: list[str] = []
+    for who, value in said:
+        answer = await rest.post("label-queue", "/v1/tasks:claim", json={"annotator": who, "n": 24})
+        claimed = {task["id"]: task for task in answer["tasks"]}
+        tasks = tasks or list(claimed)[:n]
+        for name, task in claimed.items():
+            lease = {"annotator": who, "epoch": task["lease"]["epoch"]}
+            path, more = (":release", {}) if name not in tasks else ("/annotations", {"value": value, "seconds": 1})
+            await rest.post("label-queue", f"/v1/tasks/{name}{path}", json={**lease, **more})
     return tasks
+
+
+async def bring(rest: Rest, content: bytes, manifest: ModelManifest) -> None:
+    """A model that was made elsewhere, until it answers."""
+    brought = {"artefact": base64.b64encode(content).decode(), "manifest": manifest.model_dump(mode="json")}
+    await rest.post("retrain-trigger", "/v1/models", json=brought)
+
+    async def serving() -> bool:
+        return any(one["active"] for one in (await rest.get("infer", "/v1/loaded-models"))["items"])
+
+    await wait_until(serving, 60)
 
 
 def inline(content: bytes, media_type: str, **more: Any) -> Row:

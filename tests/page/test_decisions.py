@@ -1,11 +1,9 @@
 """What reviewers and operators settle on the page: disputes between annotators, and events that were not handled."""
 
-from typing import Any
-
 import pytest
 from conftest import wait_until
 from page.looking import World, until
-from page.stocking import ingest, project, queued
+from page.stocking import answered, ingest, project, queued
 
 from services.cli.datasets import digits
 from services.contracts.events import SampleSelected
@@ -16,33 +14,15 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.page, pytes
 TWICE = {"first_batch": 12, "batch": 12, "min_pool": 12, "required_labels": 2, "settle_seconds": 0.2}
 
 
-async def disagree(world: World, name: str) -> list[dict[str, Any]]:
-    """A project in which three people have answered two samples, each otherwise; the tasks."""
+async def test_a_dispute_is_settled_with_one_of_the_answers_or_with_another(world: World) -> None:
     data = digits()
-    rest = await project(
-        world, name, data.task, data.labels, data.input, policy=TWICE, quality={"gold_share": 0.0}, trigger={"n": 1000}
-    )
+    how = {"policy": TWICE, "quality": {"gold_share": 0.0}, "trigger": {"n": 1000}}
+    rest = await project(world, "disputed", data.task, data.labels, data.input, **how)
     await ingest(rest, [item.body for item in data.items[100:112]])
     await queued(rest, 12)
-    tasks: list[dict[str, Any]] = []
-    for who, value in (("ada", "1"), ("grace", "2"), ("linus", "3")):
-        answer = await rest.post("label-queue", "/v1/tasks:claim", json={"annotator": who, "n": 12})
-        claimed = {task["id"]: task for task in answer["tasks"]}
-        tasks = tasks or list(claimed.values())[:2]
-        for task in tasks:
-            said = {"annotator": who, "epoch": claimed[task["id"]]["lease"]["epoch"], "value": value, "seconds": 1}
-            await rest.post("label-queue", f"/v1/tasks/{task['id']}/annotations", json=said)
-        for task in claimed.values():
-            if task["id"] not in {one["id"] for one in tasks}:
-                lease = {"annotator": who, "epoch": task["lease"]["epoch"]}
-                await rest.post("label-queue", f"/v1/tasks/{task['id']}:release", json=lease)
+    first, second = await answered(rest, [("ada", "1"), ("grace", "2"), ("linus", "3")], 2)
     await rest.close()
-    return tasks
-
-
-async def test_a_dispute_is_settled_with_one_of_the_answers_or_with_another(world: World) -> None:
-    first, second = await disagree(world, "disputed")
-    assert {(await world.task("disputed", one["id"]))["state"] for one in (first, second)} == {"DISPUTED"}
+    assert {(await world.task("disputed", one))["state"] for one in (first, second)} == {"DISPUTED"}
     async with world.page("/review", "disputed") as page:
         await page.wait_for_selector(".dispute:nth-child(2)")
         assert await page.locator(".dispute").count() == 2
@@ -53,7 +33,7 @@ async def test_a_dispute_is_settled_with_one_of_the_answers_or_with_another(worl
         await page.locator("dialog").get_by_role("button", name="7", exact=True).click()
         await page.wait_for_selector("text=Decided: 7.")
         await page.wait_for_selector("text=No disputes")
-    found = [await world.task("disputed", one["id"]) for one in (first, second)]
+    found = [await world.task("disputed", one) for one in (first, second)]
     assert sorted(one["value"] for one in found) == ["2", "7"]
     assert {(one["state"], one["resolved_by"]) for one in found} == {("ACCEPTED", "operator")}
     assert [len(one["answers"]) for one in found] == [3, 3]
