@@ -174,6 +174,7 @@ class ProjectSpec(_Settings):
     training: dict[str, float | int | str | bool] = Field(default_factory=dict)
     suggestions: Literal["blind", "reveal_after", "topk", "accept_reject"] = "reveal_after"
     quality: QualityRule = QualityRule()
+    guide: str = Field(default="", max_length=20_000, description="what annotators are told of the labels, as text")
 
     @field_validator("policy")
     @classmethod

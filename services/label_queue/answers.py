@@ -133,17 +133,33 @@ class Answers:
             if answer.kind == "void":
                 return before
             after, said = self._undone(before, answer)
-            if after.is_open and answer.annotator == who:
-                after, lease = await self._leased_again(after, who, unit)
-                said += lease
-            say(unit, after, *said)
-            self._tasks.write(after, unit)
-            if after.is_open and not before.is_open and not after.probe:
-                await self._tasks.queue([after], unit)
-            return after
+            return await self._again(before, after, said, unit, who if answer.annotator == who else None)
 
         async with self._service.lock(SEGMENTS_LOCK):
             return await transact(self._service, work)
+
+    async def unskip(self, project: str, name: str, who: str, epoch: int) -> Task:
+        """A task that was skipped, leased again to whoever skipped it. Raises a 404, or a 409 `lease-lost`."""
+        await self._tasks.book(project)
+
+        async def work(unit: Unit) -> Task:
+            before = await self._tasks.read(unit, project, name, who)
+            after = leases.unskip(before, who, epoch, self.now)
+            return await self._again(before, after, [facts.told(TaskQueued, after, reason="unskipped")], unit, who)
+
+        async with self._service.lock(SEGMENTS_LOCK):
+            return await transact(self._service, work)
+
+    async def _again(self, before: Task, after: Task, said: list[Event], unit: Unit, holder: str | None) -> Task:
+        """Write what may be open again, and lease it to its `holder` if it is."""
+        if after.is_open and holder:
+            after, lease = await self._leased_again(after, holder, unit)
+            said = [*said, *lease]
+        say(unit, after, *said)
+        self._tasks.write(after, unit)
+        if after.is_open and not before.is_open and not after.probe:
+            await self._tasks.queue([after], unit)
+        return after
 
     def _undone(self, before: Task, answer: Answer) -> tuple[Task, list[Event]]:
         after = leases.undo(before, answer, self.now)

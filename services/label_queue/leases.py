@@ -49,7 +49,7 @@ def ask_again(task: Task, selected: SampleSelected, now: datetime) -> Task | Non
     returns = task.state == S.RETRACTED or (task.state == S.SKIPPED and task.may_return)
     if task.withdrawn or task.split != "train" or not returns or selected.round_id in task.rounds:
         return None
-    again = task.move(task.waiting, now, epoch=task.epoch + 1, skip_reason=None, may_return=False)
+    again = task.move(task.waiting, now, epoch=task.epoch + 1, skip_reason=None, skipped_by=None, may_return=False)
     return again.model_copy(update=_terms(task, selected))
 
 
@@ -110,7 +110,14 @@ def release(task: Task, annotator: str, epoch: int, now: datetime) -> Task:
 def skip(task: Task, annotator: str, epoch: int, now: datetime, reason: str, may_return: bool = False) -> Task:
     """Closed without a label; a later round may ask again if `may_return`. Raises LeaseLost."""
     _own(task, annotator, epoch)
-    return task.move(S.SKIPPED, now, lease=None, skip_reason=reason, may_return=may_return)
+    return task.move(S.SKIPPED, now, lease=None, skip_reason=reason, skipped_by=annotator, may_return=may_return)
+
+
+def unskip(task: Task, annotator: str, epoch: int, now: datetime) -> Task:
+    """A task that waits again because whoever skipped it under this epoch thinks better of it. Raises LeaseLost."""
+    if (task.state, task.skipped_by, task.epoch) != (S.SKIPPED, annotator, epoch) or task.withdrawn:
+        raise LeaseLost("This is not skipped by you any more; claim again.")
+    return task.move(task.waiting, now, skip_reason=None, skipped_by=None, may_return=False)
 
 
 def _own(task: Task, annotator: str, epoch: int) -> Lease:

@@ -2,13 +2,25 @@
 
 import asyncio
 import time
+from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 from services.label_queue.gold import probe_key
 from services.label_queue.measures import Report, report
+from services.label_queue.pace import pace
 from services.label_queue.settings import LabelQueueSettings
 from services.label_queue.store import BULK, Tasks, hold_key, parsed, people_key
-from services.label_queue.tasks import Task
+from services.label_queue.tasks import State, Task
+
+
+@dataclass(frozen=True)
+class Known:
+    """What was read at `at`, by the monotonic clock."""
+
+    at: float
+    report: Report
+    pace: dict[str, Any]
 
 
 class Quality:
@@ -17,26 +29,36 @@ class Quality:
     def __init__(self, tasks: Tasks, settings: LabelQueueSettings) -> None:
         self._tasks = tasks
         self._settings = settings
-        self._reports: dict[str, tuple[float, Report]] = {}
+        self._known: dict[str, Known] = {}
 
     async def of(self, project: str) -> Report:
-        """Not older than `quality_seconds`; whoever asks while it is made waits for the same."""
-        async with self._tasks.service.lock(f"quality:{project}"):
-            known = self._reports.get(project)
-            if known is None or time.monotonic() - known[0] >= self._settings.quality_seconds:
-                made = await self._make(project)
-                self._reports[project] = known = (time.monotonic(), made)
-            return known[1]
+        """The annotators, and what they say; not older than `quality_seconds`."""
+        return (await self._fresh(project)).report
 
-    async def _make(self, project: str) -> Report:
+    async def pace(self, project: str) -> dict[str, Any]:
+        """How the work goes; not older than `quality_seconds`."""
+        return (await self._fresh(project)).pace
+
+    async def _fresh(self, project: str) -> Known:
+        """Whoever asks while it is made waits for the same."""
+        async with self._tasks.service.lock(f"quality:{project}"):
+            known = self._known.get(project)
+            if known is None or time.monotonic() - known.at >= self._settings.quality_seconds:
+                self._known[project] = known = await self._make(project)
+            return known
+
+    async def _make(self, project: str) -> Known:
         await self._tasks.refresh(project)
         book = await self._tasks.book(project)
-        latest = (e.id for e in reversed(book.entries.values()) if e.answers and not e.gold)
-        tasks = await self._many(list(islice(latest, self._settings.quality_tasks)))
+        latest = [e for e in reversed(book.entries.values()) if not e.gold]
+        most = self._settings.quality_tasks
+        tasks = await self._many([e.id for e in islice((e for e in latest if e.answers), most)])
+        skipped = await self._many([e.id for e in islice((e for e in latest if e.state == State.SKIPPED), most)])
         people = await self._people(project)
         probes = await self._probes(project, people)
         gold = {task.id: task for task in await self._many(list(book.gold))}
-        return await asyncio.to_thread(report, people, tasks, gold, probes)
+        made = await asyncio.to_thread(report, people, tasks, gold, probes)
+        return Known(time.monotonic(), made, pace(tasks, skipped, self._tasks.service.clock.now()))
 
     async def _many(self, names: list[str]) -> list[Task]:
         found: list[Task] = []

@@ -185,6 +185,13 @@ def _answering(router: APIRouter, parts: Parts) -> None:
         shown = views.to_label(task, schema, reveal(document, task, who)) if mine else None
         return {"id": annotation, "undone": True, "state": task.state, "task": shown}
 
+    @router.post("/v1/tasks/{task}:unskip")
+    async def unskip(project: Project, task: str, caller: ByAnnotator, body: LeaseBody) -> dict[str, Any]:
+        """A skip is taken back: the task is the caller's again, under the epoch of the lease that comes back."""
+        await parts.tasks.service.projects.need(project)
+        again = await parts.answers.unskip(project, task, speaker(caller, body.annotator), body.epoch)
+        return {"id": again.id, "state": again.state, "lease": views.lease(again)}
+
     @router.post("/v1/tasks/{task}:resolve")
     async def resolve(project: Project, task: str, caller: ByReviewer, body: ResolveBody) -> dict[str, Any]:
         schema = await parts.schemas.of(await parts.tasks.service.projects.need(project))
@@ -286,6 +293,11 @@ def _measures(router: APIRouter, parts: Parts) -> None:
     async def agreement(project: Project) -> dict[str, Any]:
         document = await parts.tasks.service.projects.need(project)
         return (await parts.quality.of(document.name)).agreement
+
+    @router.get("/v1/pace", dependencies=[needs("viewer")])
+    async def pace(project: Project) -> dict[str, Any]:
+        await parts.tasks.service.projects.need(project)
+        return await parts.quality.pace(project)
 
     @router.get("/v1/annotators")
     async def annotators(project: Project, caller: ByAnnotator) -> dict[str, Any]:

@@ -124,6 +124,7 @@ class Task(_Value):
     schema_version: int = 1
     asked: bool = False
     skip_reason: str | None = None
+    skipped_by: str | None = None
     may_return: bool = False
     withdrawn: str | None = None
     noted: bool = False

@@ -11,9 +11,9 @@ import pytest
 import pytest_asyncio
 from conftest import require_runtime, wait_until
 from page.looking import OUT, World
+from page.stocking import imported, ingest, project, queued
 
 from services.cli.datasets import Dataset, digits, split
-from services.cli.rest import Rest
 from services.cli.settings import StackSettings
 from services.cli.stack import Stack
 
@@ -63,31 +63,20 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         await browser.close()
 
 
-async def _project(world: World, name: str, data: Dataset, **more: Any) -> Rest:
-    rest = world.rest(name)
-    document = {"name": name, "task": data.task, "labels": list(data.labels), **more}
-    await rest.post("retrain-trigger", "/v1/projects", json={**document, "input": data.input.model_dump(mode="json")})
-    return rest
-
-
 async def _waiting(world: World, data: Dataset) -> None:
     """400 samples that wait for an answer, and no model."""
-    rest = await _project(world, "waiting", data, **WAITING)
-    await _ingest(rest, [item.body for item in data.items[-420:]])
-
-    async def asked() -> bool:
-        return (await rest.get("label-queue", "/v1/stats"))["queued"] >= 400
-
-    await wait_until(asked, 180)
+    rest = await project(world, "waiting", data.task, data.labels, data.input, **WAITING)
+    await ingest(rest, [item.body for item in data.items[-420:]])
+    await queued(rest, 400)
     await rest.close()
 
 
 async def _learning(world: World, data: Dataset) -> None:
     """A project that has learnt from 60 labels of three people, and asks on."""
     parts = split(data, 1)
-    rest = await _project(world, "learning", data, **LEARNING)
-    await _ndjson(rest, "label-queue", "/v1/import", [{**one.body, "value": one.label} for one in parts.evaluation])
-    truth = await _ingest(rest, [one.body for one in parts.pool[:400]])
+    rest = await project(world, "learning", data.task, data.labels, data.input, **LEARNING)
+    await imported(rest, [{**one.body, "value": one.label} for one in parts.evaluation])
+    truth = await ingest(rest, [one.body for one in parts.pool[:400]])
     labels = dict(zip(truth, (one.label for one in parts.pool), strict=False))
     done = 0
     while done < 60:
@@ -107,19 +96,3 @@ async def _learning(world: World, data: Dataset) -> None:
 
     await wait_until(ready, 240)
     await rest.close()
-
-
-async def _ingest(rest: Rest, bodies: list[dict[str, Any]]) -> list[str]:
-    names: list[str] = []
-    for start in range(0, len(bodies), 200):
-        answer = await _ndjson(rest, "ingest", "/v1/samples:batch", bodies[start : start + 200])
-        names += [row["sample_id"] for row in answer["results"]]
-    return names
-
-
-async def _ndjson(rest: Rest, app_id: str, path: str, rows: list[dict[str, Any]]) -> Any:
-    content = "\n".join(json.dumps(row) for row in rows).encode()
-    params = {"split": "evaluation"} if path.endswith("import") else {}
-    return await rest.post(
-        app_id, path, content=content, params=params, headers={"content-type": "application/x-ndjson"}
-    )

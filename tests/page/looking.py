@@ -4,12 +4,17 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import httpx2
+
 from services.cli.rest import Rest
 from services.cli.stack import Stack
+from services.contracts.envelope import CONTENT_TYPE, wrap
+from services.contracts.events import Event
 
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "out" / "labels"
@@ -91,6 +96,15 @@ class World:
             self.foreign.append(request.url)
         else:
             self.called.add((request.method, request.url[len(self.url) :].partition("?")[0]))
+
+    async def publish(self, event: Event) -> None:
+        """Through a sidecar, as any service does."""
+        body = wrap(event, siteid="local", service="test", now=datetime.now(UTC))
+        headers = {"dapr-api-token": self.stack.secrets.dapr_api, "content-type": CONTENT_TYPE}
+        url = f"http://127.0.0.1:{self.stack.ports['ingest_http']}/v1.0/publish/pubsub/{event.topic}"
+        async with httpx2.AsyncClient() as client:
+            answer = await client.post(url, content=body, headers=headers)
+        assert answer.status_code == 204, answer.text
 
     async def task(self, project: str, name: str) -> dict[str, Any]:
         rest = self.rest(project)

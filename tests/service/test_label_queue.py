@@ -264,6 +264,31 @@ async def test_a_task_carries_the_prediction_and_an_answer_says_whether_it_was_c
     assert said == {"smp_a": False, "smp_b": True, "smp_c": None}
 
 
+async def test_a_skip_is_taken_back_by_whoever_skipped_and_by_nobody_else(queue: Running) -> None:
+    await queue.deliver(selected("smp_a"))
+    (task,) = await claim(queue)
+    path, body = f"/v1/tasks/{task['id']}", {"epoch": 1, "annotator": "ada"}
+    assert (await queue.call("POST", f"{path}:unskip", "operator", json=body)).status_code == 409
+    await queue.call("POST", f"{path}:skip", "operator", json={"epoch": 1, "reason": "unclear"})
+    await queue.published()
+    assert (await queue.call("POST", f"{path}:unskip", "operator", json=body)).status_code == 409
+    answer = await queue.call("POST", f"{path}:unskip", "operator", json={"epoch": 1})
+    assert (answer.status_code, answer.json()["state"], answer.json()["lease"]["epoch"]) == (200, "LEASED", 2)
+    assert kinds(await queue.published()) == ["task.queued", "task.leased"]
+    again = await queue.call("POST", f"{path}:unskip", "operator", json={"epoch": 1})
+    assert again.json()["type"] == "urn:halfsure:problem:lease-lost"
+    assert (await submit(queue, {**task, "lease": {"epoch": 2}})).status_code == 201
+
+
+async def test_how_the_work_goes_is_told_without_saying_who(queue: Running) -> None:
+    await queue.deliver(selected("smp_a"), selected("smp_b"))
+    first, second = await claim(queue, 2)
+    await submit(queue, first, seconds=2.5)
+    await queue.call("POST", f"/v1/tasks/{second['id']}:skip", "operator", json={"epoch": 1, "reason": "unclear"})
+    found = (await queue.call("GET", "/v1/pace", "viewer")).json()
+    assert (found["by_hour"][-1], found["seconds"]["p50"], found["skipped"]) == (1, 2.5, {"unclear": 1})
+
+
 async def test_a_filter_by_suggested_label_needs_a_project_that_shows_them(queue: Running) -> None:
     await queue.deliver(selected("smp_a"), selected("smp_b", prelabel={"label": "owl", "confidence": 0.5}))
     assert (await queue.call("POST", "/v1/tasks:claim", json={"labels": ["owl"]})).status_code == 422

@@ -288,6 +288,12 @@ class Life(RuleBasedStateMachine):
         if after := self.attempt(lambda: leases.skip(self.task, *grant, self.now, "why", back)):
             self.becomes(after)
 
+    @rule(grant=grants)
+    def unskip(self, grant: tuple[str, int]) -> None:
+        if after := self.attempt(lambda: leases.unskip(self.task, *grant, self.now)):
+            assert (self.task.state, self.task.skipped_by) == (State.SKIPPED, grant[0])
+            self.becomes(after)
+
     @rule(grant=consumes(grants), value=st.sampled_from("xy"))
     def submit(self, grant: tuple[str, int], value: str) -> None:
         if done := self.attempt(lambda: leases.submit(self.task, *grant, value, self.now)):

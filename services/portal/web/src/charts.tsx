@@ -80,10 +80,10 @@ const [W, H, LEFT, BOTTOM, TOP, RIGHT] = [1100, 280, 52, 30, 14, 16];
 const HALF = 520; // a chart in one of two columns
 
 /** Values with their intervals against a count. `y` is a share. */
-export function Curve(props: { points: Point[]; x: string; y: string }) {
-  const { points } = props;
-  const most = Math.max(...points.map((one) => one.x), 1) * 1.04;
-  const least = Math.max(0, Math.floor(Math.min(...points.map((one) => one.low)) * 10 - 0.2) / 10);
+export function Curve(props: { points: Point[]; random: { x: number; y: number }[]; x: string; y: string }) {
+  const { points, random } = props;
+  const most = Math.max(...[...points, ...random].map((one) => one.x), 1) * 1.04;
+  const least = Math.max(0, Math.floor(Math.min(...points.map((one) => one.low), ...random.map((one) => one.y)) * 10 - 0.2) / 10);
   const x = (value: number) => LEFT + (value / most) * (W - LEFT - RIGHT);
   const y = (value: number) => TOP + (1 - (value - least) / (1 - least)) * (H - TOP - BOTTOM);
   const solid = points.filter((one) => !one.hollow);
@@ -101,6 +101,7 @@ export function Curve(props: { points: Point[]; x: string; y: string }) {
       ))}
       {[...new Set(counts)].map((count) => <text key={count} x={x(count)} y={H - 8} text-anchor="middle">{count}</text>)}
       <polygon class="band" points={band} />
+      <polyline class="curve random" points={random.map((one) => `${x(one.x).toFixed(1)},${y(one.y).toFixed(1)}`).join(" ")} />
       <path class="curve" d={line} />
       {points.map((one) => (
         <circle key={one.name} class={one.hollow ? "dot hollow" : "dot"} cx={x(one.x)} cy={y(one.y)} r="4.5">
@@ -149,6 +150,20 @@ export function Histogram(props: { counts: number[]; x: string }) {
         );
       })}
       <text x={HALF - LEFT / 2} y="188" text-anchor="middle">1.0</text>
+    </svg>
+  );
+}
+
+/** Counts in order, as bars. */
+export function Bars(props: { counts: number[]; words: string }) {
+  const most = Math.max(1, ...props.counts);
+  return (
+    <svg class="chart" viewBox={`0 0 ${HALF} 90`} role="img" aria-label={`${props.words}; the table has them`}>
+      <line class="rule" x1="0" x2={HALF} y1="88" y2="88" />
+      {props.counts.map((count, at) => {
+        const [width, height] = [HALF / props.counts.length, (count / most) * 82];
+        return <rect key={at} class="bar-fill" x={at * width + 2} y={88 - height} width={width - 4} height={height} rx="2"><title>{count}</title></rect>;
+      })}
     </svg>
   );
 }

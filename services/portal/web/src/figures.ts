@@ -1,6 +1,6 @@
 /** What the services know of the loop, asked for together; what is not behind this portal is null. Pure but for asking. */
 import { get, Refused } from "./api";
-import { has, may } from "./session";
+import { has, may, me } from "./session";
 
 export interface Run {
   run_id: string;
@@ -40,6 +40,12 @@ export interface Trigger {
   missing: Record<string, unknown>;
   cooldown_until: string | null;
   active_run: string | null;
+  drift?: { psi: number; drift: boolean } | null;
+}
+export interface Pace {
+  by_hour: number[];
+  seconds: { n: number; p50: number | null; p90: number | null };
+  skipped: Record<string, number>;
 }
 export interface Queue {
   queued: number;
@@ -57,6 +63,7 @@ export interface Selection {
   states: Record<string, number>;
   by_trigger: Record<string, number>;
   score_histogram: number[];
+  by_stream?: Record<string, { n: number; uncertainty: number }>;
   waiting_for: string | null;
 }
 export interface Share {
@@ -90,8 +97,21 @@ async function maybe<T>(path: string, query?: Record<string, string | number>): 
   }
 }
 
+/** Whether a service answers, and what it could not handle (null: not for this token to know). */
+async function health(name: string) {
+  try {
+    const [info, letters] = await Promise.all([
+      get<{ version: string; ready: boolean }>(`/api/${name}/v1/info`),
+      may("operator") ? get<Page<unknown>>(`/api/${name}/v1/deadletters`, { limit: 500 }) : null,
+    ]);
+    return { name, state: info.ready ? "ready" : "not ready", version: info.version, letters: letters && letters.items.length };
+  } catch (error) {
+    return { name, state: error instanceof Refused ? error.message : String(error), version: null, letters: null };
+  }
+}
+
 export async function overview(project: string) {
-  const [ingest, selection, queue, trigger, runs, models, waiting, annotators] = await Promise.all([
+  const [ingest, selection, queue, trigger, runs, models, waiting, pace, services] = await Promise.all([
     maybe<{ states: Record<string, number>; bytes: number }>("/api/ingest/v1/stats"),
     maybe<Selection>("/api/select-uncertain/v1/stats"),
     maybe<Queue>("/api/label-queue/v1/stats"),
@@ -99,9 +119,10 @@ export async function overview(project: string) {
     maybe<Page<Run>>("/api/retrain-trigger/v1/runs", { limit: 200 }),
     maybe<Page<Model>>("/api/retrain-trigger/v1/models", { limit: 200 }),
     maybe<Page<{ created_at: string }>>("/api/label-queue/v1/tasks", { state: "queued", limit: 500 }),
-    may("annotator") ? maybe<Page<Annotator>>("/api/label-queue/v1/annotators") : null,
+    maybe<Pace>("/api/label-queue/v1/pace"),
+    Promise.all((me.value?.services ?? []).map(health)),
   ]);
-  return { ingest, selection, queue, trigger, runs, models, waiting, annotators };
+  return { ingest, selection, queue, trigger, runs, models, waiting, pace, services };
 }
 export type Overview = Awaited<ReturnType<typeof overview>>;
 
@@ -125,4 +146,31 @@ export function judged(runs: Run[]) {
       return { x: run.snapshot.counts.train, y: gate.candidate, low, high, name: run.model_version ?? run.run_id, hollow: !gate.promote, n: gate.n };
     })
     .sort((a, b) => a.x - b.x);
+}
+
+export interface Replay {
+  points: { x: number; y: number }[];
+}
+
+/** What random choice has reached with so many labels, by the report of a replay. Throws for what is none. */
+export function replayOf(report: unknown): Replay {
+  const rows = (report as { baseline_random: { labels: number; accuracy: number }[] }).baseline_random;
+  const points = rows.map((row) => ({ x: Number(row.labels), y: Number(row.accuracy) })).sort((a, b) => a.x - b.x);
+  if (!points.length || points.some((one) => !Number.isFinite(one.x + one.y))) throw new TypeError("no baseline");
+  return { points };
+}
+
+/** The labels after which random choice has reached an accuracy; null if it never has. */
+export function needed(random: Replay["points"], accuracy: number): number | null {
+  const at = random.findIndex((one) => one.y >= accuracy);
+  if (at < 0) return null;
+  const [before, after] = [random[at - 1], random[at]!];
+  return before ? before.x + ((accuracy - before.y) / (after.y - before.y)) * (after.x - before.x) : after.x;
+}
+
+/** Labels saved, with what the interval of the accuracy makes of it. */
+export function savedWords(best: { x: number; y: number; low: number; high: number }, random: Replay["points"]): string {
+  const [least, middle, most] = [best.low, best.y, best.high].map((accuracy) => needed(random, accuracy));
+  const saved = (labels: number | null | undefined) => (labels == null ? `more than ${Math.round(random.at(-1)!.x - best.x)}` : String(Math.round(labels - best.x)));
+  return `Labels saved against random choice: ${saved(middle)} (95 %: ${saved(least)} to ${saved(most)}).`;
 }

@@ -4,6 +4,7 @@ import { signal } from "@preact/signals";
 export const ACTIONS = {
   skip: ["Skip this sample", [" ", "s"]],
   undo: ["Take the last answer back", ["Backspace", "u"]],
+  confirm: ["Confirm (several labels, boxes)", ["Enter"]],
   keep: ["Keep your answer / yes", ["y"]],
   change: ["Take the model's answer / no", ["n"]],
   single: ["One at a time", ["i"]],
@@ -12,8 +13,12 @@ export const ACTIONS = {
   zoomIn: ["Closer", ["+", "="]],
   zoomOut: ["Farther", ["-"]],
   fit: ["Whole sample", ["z"]],
-  search: ["Find a label", ["/"]],
-  guide: ["This help", ["?", "h"]],
+  search: ["Find a label", ["/", "l"]],
+  newBox: ["Box: a new one in the middle", ["a"]],
+  extreme: ["Box: by clicks on its four extremes", ["e"]],
+  nextBox: ["Box: the next", ["n"]],
+  removeBox: ["Box: remove", ["Delete"]],
+  guide: ["Guide, and what the keys do", ["h", "?"]],
 } as const satisfies Record<string, readonly [string, readonly string[]]>;
 export type Action = keyof typeof ACTIONS;
 
@@ -49,6 +54,7 @@ export function shown(key: string): string {
     ArrowLeft: "←",
     ArrowRight: "→",
     Enter: "⏎",
+    Delete: "Del",
   };
   return names[key] ?? (key.length === 1 ? key.toUpperCase() : key);
 }

@@ -6,6 +6,7 @@
 import { signal } from "@preact/signals";
 import { call, randomKey, Refused } from "./api";
 import { me, token } from "./session";
+import type { Suggestion, Value } from "./values";
 
 export interface Entry {
   n?: number; // the order, given by the store
@@ -13,21 +14,16 @@ export interface Entry {
   project: string;
   subject: string;
   task: string;
-  kind: "answer" | "skip" | "undo";
+  kind: "answer" | "skip" | "undo" | "unskip";
   epoch: number; // 0: that of the lease which the undo before it will bring
-  value?: string;
+  value?: Value;
   reason?: string;
   schema?: number;
   seconds?: number;
   revises?: string; // the answer that this one takes the place of; both stay on record
   annotation?: string; // of an undo; empty: that of the answer before it
-  after?: number; // not before this time (ms): a skip can be taken back until then
 }
 
-export interface Suggestion {
-  label: string;
-  confidence: number;
-}
 export interface Outcome {
   entry: Entry;
   refused?: Refused;
@@ -111,12 +107,6 @@ export function pending(task: string): boolean {
   return memory.some((entry) => entry.task === task);
 }
 
-/** Send what waits only so that it can be taken back: the last chance before the page goes. */
-export function hurry(): void {
-  for (const entry of memory) entry.after = undefined;
-  kick(true);
-}
-
 export function kick(now = false): void {
   if (now) failures = 0;
   if (now || failures === 0) {
@@ -127,24 +117,14 @@ export function kick(now = false): void {
 
 async function send(): Promise<void> {
   if (!token.value) return;
-  const time = Date.now();
-  let next = Infinity;
   const seen = new Set<string>();
   for (const entry of [...memory]) {
     if (busy.size >= AT_ONCE) return;
     // What somebody else has left in this browser waits for them.
     if (entry.subject !== me.value?.subject || seen.has(entry.task) || busy.has(entry.task)) continue;
     seen.add(entry.task); // only the first of a task may go
-    if (entry.after && entry.after > time) {
-      next = Math.min(next, entry.after - time);
-      continue;
-    }
     busy.add(entry.task);
     void deliver(entry);
-  }
-  if (next < Infinity) {
-    clearTimeout(timer);
-    timer = window.setTimeout(send, next + 5);
   }
 }
 
@@ -188,20 +168,25 @@ async function attempt(entry: Entry): Promise<Outcome> {
     await call(`${task}:skip`, { method: "POST", body, query, headers });
     return { entry };
   }
+  if (entry.kind === "unskip") {
+    const answer = await call(`${task}:unskip`, { method: "POST", body: { epoch: entry.epoch }, query, headers });
+    return { entry, epoch: ((await answer.json()) as { lease: { epoch: number } }).lease.epoch };
+  }
   if (!entry.annotation) throw new Refused(404, "not-found", "The answer was never taken.");
   const answer = await call(`/api/label-queue/v1/annotations/${entry.annotation}`, { method: "DELETE", query });
   const said = (await answer.json()) as { task: { lease: { epoch: number } } | null };
   return { entry, epoch: said.task?.lease.epoch };
 }
 
-/** Later entries of the same task learn what only the server could say. */
+/** Later entries of the same task learn what only the server could say, up to the next that is taken back. */
 function follow(outcome: Outcome): void {
+  const epoch = outcome.epoch ?? outcome.entry.epoch;
   for (const later of memory) {
     if (later === outcome.entry || later.task !== outcome.entry.task) continue;
-    if (outcome.annotation && later.kind === "undo" && !later.annotation) later.annotation = outcome.annotation;
-    else if (outcome.epoch && later.kind !== "undo" && later.epoch === 0) later.epoch = outcome.epoch;
-    else continue;
+    if (later.kind === "undo") later.annotation ||= outcome.annotation;
+    later.epoch ||= epoch;
     store((rows) => rows.put(later));
+    if (later.kind === "undo" || later.kind === "unskip") return;
   }
 }
 

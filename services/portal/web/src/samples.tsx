@@ -1,8 +1,12 @@
 /** One sample's whole story; and the samples there are. */
 import { get } from "./api";
 import type { Page } from "./figures";
-import { age, percent, Sample, short, useLive, Waiting } from "./parts";
+import { age, percent, short, useLive, Waiting } from "./parts";
+import { Shown } from "./boxer";
+import { type Frame, Sample } from "./sample";
+import { current } from "./session";
 import { Link, path } from "./router";
+import { boxesOf, saidBy, type Suggestion, type Value, words } from "./values";
 import { load } from "./views";
 
 interface Stored {
@@ -45,17 +49,17 @@ function All() {
   );
 }
 
-function words(type: string, data: Record<string, unknown>): string {
-  const top = data.top as { label: string; confidence: number } | undefined;
+function told(type: string, data: Record<string, unknown>): string {
+  const top = data.top as Suggestion | undefined;
   switch (type) {
     case "sample.ingested":
       return `Came in${(data.tags as string[] | undefined)?.length ? `, tagged ${(data.tags as string[]).join(", ")}` : ""}`;
     case "sample.scored":
-      return top ? `${short(String(data.model_version))} says ${top.label}, ${percent(top.confidence, 1)} sure` : "Seen while there was no model: an embedding only";
+      return top ? `${short(String(data.model_version))} says ${words(saidBy(top))}, ${percent(top.confidence, 1)} sure` : "Seen while there was no model: an embedding only";
     case "sample.selected":
       return `Chosen to be asked: ${((data.reasons as string[] | undefined) ?? []).join("; ") || String(data.strategy)}`;
     case "label.accepted":
-      return `Labelled ${JSON.stringify(data.value)}${data.origin === "import" ? ", brought along" : `, by ${data.annotators} with agreement ${data.agreement}`}`;
+      return `Labelled ${words(data.value as Value)}${data.origin === "import" ? ", brought along" : `, by ${data.annotators} with agreement ${data.agreement}`}`;
     case "label.retracted":
       return `Label taken back${data.why ? `: ${data.why}` : ""}`;
     case "model.activated":
@@ -78,16 +82,21 @@ function One(props: { name: string }) {
   }, 2000);
   if (!loaded.value) return <div class="page"><h1>{props.name}</h1><Waiting of={loaded} what="The sample" /></div>;
   const { record, story, decision, view } = loaded.value;
+  const last = (type: string) => story.events.findLast((one) => one.type === type)?.data;
+  const [label, top] = [last("label.accepted")?.value as Value | undefined, last("sample.scored")?.top as Suggestion | undefined];
+  const [mine, hints] = [boxesOf(label), boxesOf(top && saidBy(top))];
+  const labels = current.value?.labels ?? [];
+  const over = mine.length || hints.length ? (frame: Frame) => <><Shown frame={frame} boxes={hints} labels={labels} dashed /><Shown frame={frame} boxes={mine} labels={labels} /></> : undefined;
   return (
     <div class="page">
       <header class="title"><h1 class="name">{record.sample_id}</h1><span class={`state ${record.state.toLowerCase()}`}>{(decision?.state ?? record.state).toLowerCase()}</span></header>
       <div class="story">
-        <div class="stage"><Sample view={view} name={record.sample_id} /></div>
+        <div class="stage"><Sample view={view} name={record.sample_id} over={over} /></div>
         <ol class="time-line">
           {story.events.map((one) => (
             <li key={one.id} class={one.type.split(".")[0]}>
               <time datetime={one.time}>{new Date(one.time).toLocaleTimeString()}</time>
-              <p>{words(one.type, one.data)}</p>
+              <p>{told(one.type, one.data)}</p>
             </li>
           ))}
         </ol>

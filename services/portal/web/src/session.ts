@@ -12,6 +12,8 @@ export interface Project {
   name: string;
   task: string;
   labels: string[];
+  input: { columns: { name: string; kind: "number" | "category"; mean: number; scale: number }[] };
+  guide?: string;
   suggestions: "blind" | "reveal_after" | "topk" | "accept_reject";
   policy: { batch: number; strategy: string };
 }

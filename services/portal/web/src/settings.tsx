@@ -5,6 +5,7 @@ import { waiting } from "./outbox";
 import { Key } from "./parts";
 import { me, signOut } from "./session";
 import { setTheme, type Theme, theme } from "./theme";
+import { answeredToday, goal, setGoal } from "./today";
 
 export function Settings() {
   const recording = useSignal<Action | null>(null);
@@ -64,6 +65,11 @@ export function Settings() {
       </section>
       <section>
         <h2>You</h2>
+        <p>
+          <label for="goal">Answers a day that you aim at (0: no goal)</label>{" "}
+          <input id="goal" type="number" min="0" step="10" value={goal.value} onChange={(event) => setGoal(event.currentTarget.valueAsNumber)} />{" "}
+          <span class="quiet">{answeredToday()} today, in this browser and project</span>
+        </p>
         <p>{me.value ? <>You are <b>{me.value.subject}</b>, {me.value.role}.</> : null} {waiting.value ? `${waiting.value} answers wait in this browser to be sent.` : "Nothing waits in this browser."}</p>
         <button type="button" onClick={signOut}>Sign out</button>
       </section>

@@ -2,15 +2,17 @@
 import { useSignal } from "@preact/signals";
 import { call, get, post, Refused } from "./api";
 import type { Page } from "./figures";
-import { Notice, percent, Sample, short, useLive, whole } from "./parts";
+import { Notice, percent, short, useLive, whole } from "./parts";
+import { Shown } from "./boxer";
+import { Sample } from "./sample";
 import { go } from "./router";
 import { current, has, may } from "./session";
+import { type Box, saidBy, type Suggestion, words } from "./values";
 import { decode, type View } from "./views";
 
-interface Prediction {
-  label: string;
-  confidence: number;
-  probabilities: number[];
+interface Prediction extends Suggestion {
+  probabilities?: number[]; // none of a detector
+  detections?: (Box & { confidence: number })[];
   scores: Record<string, number>;
 }
 interface Said {
@@ -28,31 +30,30 @@ export function Try() {
   const said = useSignal<Said | null>(null);
   const problem = useSignal("");
   const over = useSignal(false);
+  const found = said.value?.prediction.detections ?? [];
 
   const ask = async () => {
     if (!file.value) return;
     problem.value = "";
     said.value = null;
     try {
-      const input = file.value.type.includes("json")
-        ? { row: JSON.parse(await file.value.blob.text()) as unknown }
-        : { data: await base64(file.value.blob), media_type: file.value.type };
+      const input = { data: await base64(file.value.blob), media_type: file.value.type };
       const body = { inputs: [input], model_version: version.value || null };
       const answer = await post<{ model_version: string; labels: string[]; predictions: Prediction[] }>("/api/infer/v1/predict", body);
       const prediction = answer.predictions[0]!;
       const place = await waiting(uncertainty(prediction));
       said.value = { version: answer.model_version, labels: answer.labels, prediction, ...place };
     } catch (error) {
-      problem.value = error instanceof Refused || error instanceof SyntaxError ? error.message : String(error);
+      problem.value = error instanceof Refused ? error.message : String(error);
     }
   };
   const take = async (blob: Blob | undefined | null) => {
     if (!blob) return;
-    const type = blob.type || "application/json";
+    const type = blob.type.split(";")[0] || "application/json";
     try {
       file.value = { blob, type, view: await decode(blob, type) };
     } catch {
-      problem.value = `A file of type ${type} cannot be read here; drop a picture, or a row as JSON.`;
+      problem.value = `A file of type ${type} cannot be read here; drop a picture, a text, or a row or a series as JSON.`;
       return;
     }
     await ask();
@@ -84,7 +85,7 @@ export function Try() {
           onDrop={(event) => (event.preventDefault(), (over.value = false), void take(event.dataTransfer?.files[0]))}
         >
           <input type="file" class="unseen" accept="image/*,application/json,text/plain" onChange={(event) => void take(event.currentTarget.files?.[0])} />
-          {file.value ? <Sample view={file.value.view} name="dropped" /> : <span class="quiet">Drop a picture or a row as JSON, paste it, or click to choose. Nothing is stored.</span>}
+          {file.value ? <Sample view={file.value.view} name="dropped" over={found.length ? (frame) => <Shown frame={frame} boxes={found} labels={said.value!.labels} dashed /> : undefined} /> : <span class="quiet">Drop a picture, a text, or a row or a series as JSON, paste it, or click to choose. Nothing is stored.</span>}
         </label>
         <div class="verdict" role="status">
           {problem.value ? <Notice title="No prediction" tone="bad"><p>{problem.value}</p></Notice> : said.value ? <Verdict of={said.value} /> : <p class="quiet">What the model thinks appears here.</p>}
@@ -95,11 +96,8 @@ export function Try() {
   );
 }
 
-/** By margin, as the dashboard and the selection have it. */
-const uncertainty = (one: Prediction) => {
-  const [first = 1, second = 0] = [...one.probabilities].sort((a, b) => b - a);
-  return 1 - (first - second);
-};
+/** The score that ranks the samples of the task. */
+const uncertainty = (one: Prediction) => one.scores.margin ?? 1 - one.confidence;
 
 async function waiting(score: number): Promise<{ waiting: number; unsurer: number }> {
   if (!has("select-uncertain")) return { waiting: 0, unsurer: 0 };
@@ -118,13 +116,14 @@ function Verdict(props: { of: Said }) {
   const { prediction, labels, version, waiting: all, unsurer } = props.of;
   const score = uncertainty(prediction);
   const batch = current.value?.policy.batch ?? 0;
-  const rows = labels.map((label, at) => [label, prediction.probabilities[at] ?? 0] as const).sort((a, b) => b[1] - a[1]).slice(0, 6);
+  const each = prediction.probabilities?.map((share, at) => [labels[at]!, share] as const) ?? prediction.detections!.map((one) => [one.label, one.confidence] as const);
+  const rows = [...each].sort((a, b) => b[1] - a[1]).slice(0, 6);
   return (
     <>
-      <p><b class="figure-number">{prediction.label}</b> {percent(prediction.confidence)} sure <span class="quiet">by {short(version)}</span></p>
+      <p><b class="figure-number">{words(saidBy(prediction))}</b> {percent(prediction.confidence)} sure <span class="quiet">by {short(version)}</span></p>
       <dl class="funnel">
-        {rows.map(([label, share]) => (
-          <div key={label}>
+        {rows.map(([label, share], at) => (
+          <div key={at}>
             <dt>{label}</dt>
             <dd><svg viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true"><rect class="back" width="100" height="6" rx="1" /><rect class="bar-fill" width={share * 100} height="6" rx="1" /></svg><span>{percent(share)}</span></dd>
           </div>
