@@ -183,6 +183,10 @@ class Outbox:
             except Retry as error:
                 self._failing = True
                 log.warning("relay waits", reason=str(error), seconds=pause, waiting=len(self._queue))
+            except Exception as error:  # whatever it is, what waits must not wait for ever
+                self._failing = True
+                log.error("relay failed", seconds=pause, waiting=len(self._queue), exc_info=error)
+            if self._failing:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 5.0)
                 self._wake.set()
@@ -255,6 +259,8 @@ class Outbox:
                 await self._sweep_the_dead()
             except Retry as error:
                 log.warning("outbox heartbeat is late", reason=str(error))
+            except Exception as error:  # a replica without a heartbeat is taken for dead
+                log.error("outbox heartbeat failed", exc_info=error)
 
     async def _sweep_the_dead(self) -> None:
         keys = {self._slot_key(slot): slot for slot in range(SLOTS) if slot != self._slot}

@@ -1,5 +1,6 @@
 """Logs as JSON lines and metrics for Prometheus."""
 
+import contextlib
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -42,6 +43,16 @@ NOISY = (
 )
 
 
+class Lines(structlog.PrintLogger):
+    """Prints lines while there is room for them: a full disk takes the log, not the work that is logged."""
+
+    def msg(self, message: str) -> None:
+        with contextlib.suppress(OSError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = fatal = failure = err = error = critical = exception = msg
+
+
 def configure(service: str, level: str) -> None:
     """Every line names its service; tracebacks stay in the log and never reach a caller."""
     logging.basicConfig(level=level.upper(), stream=sys.stdout, format="%(message)s")
@@ -56,6 +67,7 @@ def configure(service: str, level: str) -> None:
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),
         ],
+        logger_factory=Lines,
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
     )
     structlog.contextvars.bind_contextvars(service=service)

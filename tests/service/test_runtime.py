@@ -1,11 +1,13 @@
 """The shell: verdicts, idempotency, the outbox across restarts, problems, tokens, dead letters."""
 
 import base64
+import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from conftest import Running, started, wait_until
 from prometheus_client.metrics import MetricWrapperBase
 
@@ -16,7 +18,7 @@ from services.contracts.problem import Problem
 from services.runtime import telemetry
 from services.runtime.access import Project, needs
 from services.runtime.errors import Drop, Retry
-from services.runtime.ports import Ports
+from services.runtime.ports import Outgoing, Ports
 from services.runtime.service import Service
 from services.runtime.unit import Unit
 
@@ -158,6 +160,30 @@ async def test_the_sidecar_never_hears_of_a_dropped_entry_of_a_bulk(tmp_path: Pa
             headers={"dapr-api-token": "sidecar-token"},
         )
         assert answer.json() == {"statuses": [{"entryId": "1", "status": "SUCCESS", "verdict": "DROP"}]}
+
+
+async def test_a_relay_that_stumbles_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong once, what waits is published: a relay that has ended would keep it for ever."""
+    counter = Counter()
+    async with started(counter.create, tmp_path) as running:
+        publish, fails = running.bus.publish, [OSError(28, "No space left on device"), ZeroDivisionError()]
+
+        async def stumbling(events: Sequence[Outgoing]) -> list[Outgoing]:
+            if fails:
+                raise fails.pop()
+            return await publish(events)
+
+        monkeypatch.setattr(running.bus, "publish", stumbling)
+        await running.deliver(withdrawn("a"))
+        await wait_until(lambda: running.service.outbox.published == 1)
+        assert fails == []
+
+
+def test_a_full_disk_takes_the_log_and_not_the_work() -> None:
+    full = open("/dev/full", "w", buffering=1)  # noqa: SIM115
+    telemetry.Lines(full).warning("there is no room for this line")
+    with contextlib.suppress(OSError):
+        full.close()
 
 
 async def test_events_wait_in_the_outbox_while_the_broker_is_down_and_over_a_restart(
