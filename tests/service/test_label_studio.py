@@ -224,7 +224,7 @@ async def test_what_is_over_here_goes_there_and_what_is_withdrawn_goes_with_its_
     assert (await both.sync())["removed"] == 2
     assert await both.theirs() == {}
     for row in theirs.values():
-        assert (await both.people.http.get(row["data"]["image"])).status_code == 404
+        assert not (await both.people.http.get(row["data"]["image"])).is_success
 
 
 async def test_predictions_are_shown_if_wanted_and_said_to_have_been_and_follow_the_model(both: Both) -> None:
