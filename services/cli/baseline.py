@@ -31,6 +31,7 @@ async def baseline(plan: Plan, rest: Rest, blobs: Blobs, folder: Path, counts: S
     orders = [rng.permutation(len(plan.split.pool)) for _ in range(RANDOM_ORDERS)]
     wanted = [(count, order[:count]) for order in orders for count in counts]
     job = {
+        "task": plan.data.task,
         "labels": plan.data.labels,
         "extractor": {"path": str(extractor), "manifest": manifest},
         "samples": _refs(plan.split.pool, folder / "pool"),

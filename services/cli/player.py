@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.cli.datasets import Dataset, Item, Split
+from services.cli.datasets import Dataset, Item, Split, agreement
 from services.cli.rest import Refused, Rest
 
 CHUNK = 100  # samples in a request
@@ -249,14 +249,14 @@ class Player:
         raise Stalled(f"{version} was promoted, but infer does not serve it; `halfsure logs infer` may say why")
 
     async def _accuracy(self, version: str) -> float:
-        """Share of the test set that the version in service labels truly."""
-        right = 0
+        """Share of the test set that the version in service labels truly; of several labels, the mean agreement."""
+        right = 0.0
         for chunk in _chunks(self._plan.split.test):
             answer = await self._rest.post("infer", "/v1/predict", json={"inputs": [item.body for item in chunk]})
             if answer["model_version"] != version:
                 raise Stalled(f"infer answers with {answer['model_version']} although {version} is active")
             pairs = zip(answer["predictions"], chunk, strict=True)
-            right += sum(prediction["label"] == item.label for prediction, item in pairs)
+            right += sum(agreement(prediction["value"], item.label) for prediction, item in pairs)
         return right / len(self._plan.split.test)
 
     async def _count_events(self) -> None:

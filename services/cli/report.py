@@ -14,9 +14,10 @@ PAGE = (640, 320, 48)  # width, height and margin of the page's chart, in pixels
 
 def terminal(report: dict[str, Any]) -> RenderableType:
     """The rounds as a table, the curve as a chart, and the result in a sentence."""
-    table = Table(title=f"{report['dataset']}: accuracy against labels", title_justify="left")
-    for name in ("labels", "accuracy", "random", "model", "gate"):
-        table.add_column(name, justify="right" if name in ("labels", "accuracy", "random") else "left")
+    metric = report["metric"]
+    table = Table(title=f"{report['dataset']}: {metric} against labels", title_justify="left")
+    for name in ("labels", metric, "random", "model", "gate"):
+        table.add_column(name, justify="left" if name in ("model", "gate") else "right")
     random = {row["labels"]: row["accuracy"] for row in report["baseline_random"]}
     for row in report["rounds"]:
         version = row["model_version"]

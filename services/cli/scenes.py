@@ -9,7 +9,7 @@ from PIL import Image
 from services.contracts.values import DIGITS
 
 SIDE = 64
-SHAPES = ("disc", "square", "triangle")
+SHAPES = ("cross", "diamond", "disc", "square", "triangle")
 MOST_SHAPES = 4
 SMALLEST, LARGEST = 14, 32  # pixels
 
@@ -28,8 +28,8 @@ def scene(rng: np.random.Generator) -> tuple[bytes, dict[str, Any]]:
             continue
         taken[place] = True
         mask = _mask(label, size)
-        shade = pixels[place].mean() + rng.choice([-1.0, 1.0]) * rng.uniform(50, 90)
-        pixels[place] = np.where(mask, shade + rng.normal(0, 8, mask.shape), pixels[place])
+        shade = pixels[place].mean() + rng.choice([-1.0, 1.0]) * rng.uniform(25, 70)
+        pixels[place] = np.where(mask, shade + rng.normal(0, 12, mask.shape), pixels[place])
         sides = {"x": x / SIDE, "y": y / SIDE, "width": size / SIDE, "height": size / SIDE}
         boxes.append({"label": label, **{name: round(side, DIGITS) for name, side in sides.items()}})
     file = io.BytesIO()
@@ -43,14 +43,20 @@ def _ground(rng: np.random.Generator) -> np.ndarray:
     ground = np.full((SIDE, SIDE), rng.uniform(90, 165))
     for _ in range(3):
         angle, waves, shift = rng.uniform(0, np.pi), rng.uniform(1, 8), rng.uniform(0, 2 * np.pi)
-        ground += rng.uniform(4, 14) * np.sin(2 * np.pi * waves * (x * np.cos(angle) + y * np.sin(angle)) + shift)
-    return ground + rng.normal(0, 8, ground.shape)
+        ground += rng.uniform(5, 18) * np.sin(2 * np.pi * waves * (x * np.cos(angle) + y * np.sin(angle)) + shift)
+    return ground + rng.normal(0, 12, ground.shape)
 
 
 def _mask(label: str, size: int) -> np.ndarray:
-    y, x = (np.mgrid[:size, :size] + 0.5) / size
-    if label == "disc":
-        return (x - 0.5) ** 2 + (y - 0.5) ** 2 <= 0.25
-    if label == "triangle":
-        return np.abs(x - 0.5) <= y / 2
-    return np.ones((size, size), bool)
+    y, x = (np.mgrid[:size, :size] + 0.5) / size - 0.5
+    match label:
+        case "cross":
+            return np.minimum(np.abs(x), np.abs(y)) <= 1 / 6
+        case "diamond":
+            return np.abs(x) + np.abs(y) <= 0.5
+        case "disc":
+            return x**2 + y**2 <= 0.25
+        case "triangle":
+            return np.abs(x) <= (y + 0.5) / 2
+        case _:
+            return np.ones((size, size), bool)

@@ -20,12 +20,14 @@ from rich.table import Table
 from services.cli import report as reports
 from services.cli.baseline import baseline
 from services.cli.build import build_runtime
-from services.cli.datasets import DataProblem, Dataset, digits, load, split
+from services.cli.datasets import DataProblem, Dataset, digits, split
 from services.cli.errors import EXPECTED
 from services.cli.player import Plan, Player, Progress
+from services.cli.reading import load
 from services.cli.rest import Rest
 from services.cli.settings import StackSettings
 from services.cli.stack import Stack
+from services.cli.tables import Columns
 from services.cli.terminal import ProfileOption, app, fail, load_settings, out
 from services.cli.toolchain import NoRuntime, find_runtime
 from services.runtime.blobs import AzureBlobs, blob_store
@@ -77,10 +79,21 @@ def demo(
 
 @app.command()
 def simulate(
-    data: Annotated[Path, typer.Option("--data", help="A folder with a folder of images per class, or a .csv file.")],
+    data: Annotated[
+        Path,
+        typer.Option("--data", help="A folder of folders of images or texts, by class; or a .csv or .jsonl file."),
+    ],
     label_column: Annotated[
-        str | None, typer.Option("--label-column", help="The CSV's column of labels (default: its last).")
+        str | None, typer.Option("--label-column", help="The table's column of labels (default: its last).")
     ] = None,
+    label_separator: Annotated[
+        str | None, typer.Option("--label-separator", help="What parts several labels in a cell, such as ';'.")
+    ] = None,
+    text_column: Annotated[str | None, typer.Option("--text-column", help="The column that is a text.")] = None,
+    stream_column: Annotated[
+        str | None, typer.Option("--stream-column", help="The column that names the stream a row is a point of.")
+    ] = None,
+    window: Annotated[int, typer.Option("--window", min=1, max=8640, help="Points of a stream in a sample.")] = 32,
     strategy: StrategyOption = "uncertainty_coverage",
     budget: BudgetOption = 200,
     batch: BatchOption = 10,
@@ -90,7 +103,7 @@ def simulate(
 ) -> None:
     """See what the loop would save on your own labelled data, before anybody labels anything."""
     try:
-        dataset = load(data, label_column)
+        dataset = load(data, Columns(label_column, text_column, stream_column, window, label_separator))
     except DataProblem as problem:
         fail(str(problem))
         raise typer.Exit(2) from None
@@ -197,6 +210,7 @@ def _report(
     reached = [row["labels"] for row in progress.rounds if row["promoted"] and row["accuracy"] >= enough]
     return {
         "dataset": plan.data.name,
+        "metric": plan.data.metric,
         "strategy": plan.strategy,
         "seed": plan.seed,
         "pool": len(plan.split.pool),
