@@ -10,6 +10,7 @@ from services.cli.redis import NoRedis
 from services.cli.rest import Refused
 from services.cli.runfile import RunFileError
 from services.cli.supervisor import StartFailed
+from services.cli.tokens import NoSuchToken
 from services.cli.toolchain import NoRuntime
 
 EXPECTED = (
@@ -20,6 +21,7 @@ EXPECTED = (
     NoBacking,
     NoRedis,
     NoRuntime,
+    NoSuchToken,
     PortsBusy,
     Refused,
     RunFileError,

@@ -16,13 +16,14 @@ from services.cli.commands import (
     loop,
     smoke,
     stack,
+    token,
 )
 from services.cli.errors import EXPECTED
 from services.cli.terminal import app, fail
 
 __all__ = ["app", "main"]
 
-_PARTS = (stack, label, loop, smoke, ingest, labels, exchange, logs, environment, doctor, check, k8s, iotedge)
+_PARTS = (stack, label, loop, smoke, ingest, labels, exchange, logs, environment, doctor, check, k8s, iotedge, token)
 
 
 def main() -> None:
