@@ -13,6 +13,8 @@ SERVICES := ingest infer select-uncertain label-queue retrain-trigger uplink por
 # Where the images come from, in deploy/k8s too; `docker` or `podman` builds them, or the one-node cluster's tool.
 TAG    := dev
 BUILD  := docker build
+# What CI runs of trust too.
+TRUST := $(addprefix tests/service/test_,roles.py secrets.py tokens.py care.py defects.py) tests/unit/test_hostile.py
 # The tool that `make test-k8s CLUSTER=one-node` brings a cluster up with.
 CLUSTER_TOOL := ../shared/tools/cluster/cluster
 # Ends with the tests when CI calls it: integration tests then fail, not skip, where the runtime is absent.
@@ -22,7 +24,8 @@ COMPILE := uv pip compile --universal --python-version 3.11 --generate-hashes --
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo smoke test test-labels test-page test-queue test-training test-profiles test-edge test-traces \
-  test-sources chaos test-k8s test-tilt web tilt images check bench bench-selection up down doctor lock clean
+  test-sources test-trust chaos audit sbom test-k8s test-tilt web tilt images check bench bench-selection up down doctor \
+  lock clean
 
 help: ## Show what there is to do
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +85,20 @@ web: ## Build the page again into services/portal/static, which is committed (ne
 test-queue: setup ## Claims with a million tasks, and 64 annotators under kills (about 10 minutes; out/labels/report.json)
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/crowds -s
 
+test-trust: setup ## Roles, hostile input, secrets, tokens, care of data (CASES=n, SEED=s); out/trust/report.json
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/trust.txt
+	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) $(TRUST) tests/trust -s
+
+audit: $(STAMP) ## Look all locked packages up in the database of known weaknesses (asks the network)
+	@$(BIN)/python -m venv $(VENV)-audit && $(VENV)-audit/bin/python -m pip install --quiet pip-audit
+	for lock in requirements/*.txt; do \
+	  $(VENV)-audit/bin/pip-audit --require-hashes --disable-pip --requirement $$lock || exit 1; done
+
+sbom: $(STAMP) ## Write the bill of materials of every service (CycloneDX 1.6) from the hashed requirements to out/sbom
+	@mkdir -p out/sbom
+	for service in $(SERVICES); do \
+	  $(BIN)/python deploy/sbom.py $$service requirements/$$service.txt > out/sbom/$$service.json || exit 1; done
+
 check: $(STAMP) ## Lint, check types and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -126,16 +143,17 @@ lock: ## Pin all packages anew, with hashes and no download addresses
 	@# Environments and tools of their own, for what not every set-up needs.
 	$(COMPILE) --group standins --upgrade --output-file requirements/standins.txt
 	$(COMPILE) --group browser --upgrade --output-file requirements/browser.txt
+	$(COMPILE) --group trust --constraint $(LOCK) --upgrade --output-file requirements/trust.txt
 	$(COMPILE) --group bench --constraint $(LOCK) --upgrade --output-file requirements/bench.txt
 	@# What goes into each service's image: a part of the same lock, never another version. Images take wheels alone, but
 	@# for what the device SDK of uplink needs: its paho-mqtt exists as source (pure Python) only.
 	for service in $(SERVICES); do \
-	  $(COMPILE) pyproject.toml --extra $$service --extra azure --extra otel --constraint $(LOCK) \
+	  $(COMPILE) pyproject.toml --extra $$service --extra azure --extra otel --extra oidc --constraint $(LOCK) \
 	    $$([ $$service != uplink ] || echo "--no-binary paho-mqtt --emit-build-options") \
 	    --output-file requirements/$$service.txt || exit 1; done
-	$(COMPILE) pyproject.toml --extra ingest --extra sources --extra azure --extra otel --constraint $(LOCK) \
+	$(COMPILE) pyproject.toml --extra ingest --extra sources --extra azure --extra otel --extra oidc --constraint $(LOCK) \
 	  --output-file requirements/ingest-sources.txt
-	$(COMPILE) pyproject.toml --extra retrain-trigger --extra azureml --extra azure --extra otel --constraint $(LOCK) \
+	$(COMPILE) pyproject.toml --extra retrain-trigger --extra azureml --extra azure --extra otel --extra oidc --constraint $(LOCK) \
 	  --output-file requirements/retrain-trigger-azureml.txt
 
 clean: ## Remove the Python environment and all caches of this folder (the state in .halfsure stays)

@@ -12,6 +12,7 @@ from services.cli.rest import Away, Refused
 from services.cli.runfile import RunFileError
 from services.cli.studio.server import StudioRefused
 from services.cli.supervisor import StartFailed
+from services.cli.tokens import NoSuchToken
 from services.cli.toolchain import NoRuntime
 
 EXPECTED = (
@@ -23,6 +24,7 @@ EXPECTED = (
     NoBacking,
     NoRedis,
     NoRuntime,
+    NoSuchToken,
     NothingToReach,
     PortsBusy,
     Refused,

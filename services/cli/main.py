@@ -17,6 +17,7 @@ from services.cli.commands import (
     loop,
     smoke,
     stack,
+    token,
 )
 from services.cli.errors import EXPECTED
 from services.cli.terminal import app, fail
@@ -38,6 +39,7 @@ _PARTS = (
     check,
     k8s,
     iotedge,
+    token,
 )
 
 

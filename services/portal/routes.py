@@ -66,6 +66,6 @@ async def _while_known(request: Request, stream: AsyncIterator[bytes]) -> AsyncI
     tokens: Tokens = request.app.state.tokens
     token = request.headers.get("authorization", "").partition(" ")[2].strip()
     async for chunk in stream:
-        if tokens.caller(token) is None:
+        if await tokens.caller(token) is None:
             return
         yield chunk

@@ -1,8 +1,10 @@
 """Who may call what: bearer tokens, stored hashed, with a role and projects."""
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -17,11 +19,12 @@ RANK = {role: rank for rank, role in enumerate(get_args(Role))}
 
 @dataclass(frozen=True)
 class Caller:
-    """Whoever holds a token."""
+    """Whoever holds a token; `rate`, where it has one of its own, is in requests a second."""
 
     subject: str
     role: Role
     projects: tuple[str, ...]
+    rate: float | None = None
 
     def may(self, role: Role) -> bool:
         return RANK[self.role] >= RANK[role]
@@ -31,32 +34,47 @@ class Caller:
 
 
 PEER = Caller("peer", "viewer", ("*",))
+Provider = Callable[[str], Awaitable[Caller | None]]
 
 
 class Tokens:
-    """The tokens file, read again when it changes. No file: nobody may call."""
+    """Who holds which token: by the tokens file, read again when it changes, and by an identity provider if there is
+    one. Neither: nobody may call."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, now: Callable[[], datetime], provider: Provider | None = None) -> None:
         self._path = path
-        self._stamp: float | None = None
-        self._callers: dict[str, Caller] = {}
+        self._now = now
+        self._provider = provider
+        self._stamp: tuple[int, int] | None = None
+        self._callers: dict[str, tuple[Caller, datetime | None]] = {}
 
-    def caller(self, token: str) -> Caller | None:
+    async def caller(self, token: str) -> Caller | None:
+        """Nobody for a token that is unknown, revoked or over."""
         self._refresh()
-        return self._callers.get(sha256(token.encode()).hexdigest())
+        caller, until = self._callers.get(sha256(token.encode()).hexdigest(), (None, None))
+        if caller is not None:
+            return caller if until is None or self._now() < until else None
+        return await self._provider(token) if self._provider else None
 
     def _refresh(self) -> None:
         if self._path is None or not self._path.exists():
             return
-        stamp = self._path.stat().st_mtime
+        told = self._path.stat()
+        stamp = (told.st_mtime_ns, told.st_ino)
         if stamp != self._stamp:
             rows = json.loads(self._path.read_text())["tokens"]
-            self._callers = {row["sha256"]: Caller(row["subject"], row["role"], tuple(row["projects"])) for row in rows}
+            self._callers = {row["sha256"]: _known(row) for row in rows}
             self._stamp = stamp
 
 
-def authenticate(request: Request) -> Caller:
-    """The caller. Raises a 401 problem without a known token.
+def _known(row: Mapping[str, Any]) -> tuple[Caller, datetime | None]:
+    until = row.get("expires_at")
+    caller = Caller(row["subject"], row["role"], tuple(row["projects"]), row.get("rate"))
+    return caller, datetime.fromisoformat(until) if until else None
+
+
+async def authenticate(request: Request) -> Caller:
+    """The caller. Raises a 401 problem without a known token, and a 429 one when it asks too often.
 
     Another service, which comes by the sidecar and so with the sidecar's token, may read.
     """
@@ -67,7 +85,7 @@ def authenticate(request: Request) -> Caller:
         return PEER
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     tokens: Tokens = request.app.state.tokens
-    caller = tokens.caller(token.strip()) if scheme.lower() == "bearer" and token else None
+    caller = await tokens.caller(token.strip()) if scheme.lower() == "bearer" and token else None
     if caller is None:
         raise Problem(
             401,
@@ -75,8 +93,16 @@ def authenticate(request: Request) -> Caller:
             "Send the token that `halfsure up` printed: Authorization: Bearer TOKEN",
             headers={"www-authenticate": "Bearer"},
         )
+    _not_too_often(service, caller, token)
     request.state.caller = caller
     return caller
+
+
+def _not_too_often(service: Any, caller: Caller, token: str) -> None:
+    rate = service.settings.rate if caller.rate is None else caller.rate
+    if rate and (wait := service.limits.take(sha256(token.encode()).hexdigest(), rate, service.clock.now())):
+        detail = f"This token may make {rate:g} requests a second."
+        raise Problem(429, "too-many-requests", detail, headers={"retry-after": str(math.ceil(wait))})
 
 
 def needs(role: Role) -> Any:

@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -34,6 +35,26 @@ OPEN_PATHS = ("/healthz", "/readyz", "/events/{topic}", "/sensors", "/job/{name}
 OPEN_PATHS += ("/v1/runs/{run}:callback",)
 MOST_ERRORS = 50  # that one answer lists
 LONGEST_DETAIL = 1000  # characters
+
+
+class Refusal(BaseModel):
+    """RFC 9457, as every refused request is answered; a fault has pointer, code and message."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    errors: list[dict[str, str]]
+    trace_id: str
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "A refusal: `detail` says what to do about it, `errors` what is wrong with which field.",
+        "content": {MEDIA_TYPE: {"schema": Refusal.model_json_schema()}},
+    }
+}
 
 
 def problem_response(request: Request, problem: Problem) -> Response:
@@ -74,7 +95,7 @@ class StrictRoute(APIRoute):
             return handle
 
         async def strict(request: Request) -> Response:
-            authenticate(request)
+            await authenticate(request)
             request = StrictRequest(request.scope, request.receive)
             kind = request.headers.get("content-type", "").lower()
             if "json" in kind and "ndjson" not in kind and await request.body():
@@ -98,7 +119,7 @@ def read_json(body: bytes) -> Any:
 
 
 async def _once(request: Request, key: str, handle: Callable[[Request], Awaitable[Response]]) -> Response:
-    caller = authenticate(request)
+    caller = await authenticate(request)
     state: State = request.app.state.service.state
     record_key = f"idem:{digest(caller.subject, request.url.path, request.url.query, key)}"
     lock: asyncio.Lock = request.app.state.service.lock(record_key)

@@ -19,7 +19,9 @@ from services.runtime.deadletters import DeadLetters
 from services.runtime.errors import Conflict
 from services.runtime.heartbeat import heartbeat
 from services.runtime.inbox import Handler, Inbox, Subscription
+from services.runtime.limits import Limits
 from services.runtime.loops import forever, patiently
+from services.runtime.oidc import Oidc
 from services.runtime.outbox import FULL, Outbox
 from services.runtime.ports import Blobs, Clock, Jobs, Peers, Ports, Publisher, State
 from services.runtime.projects import Projects
@@ -77,10 +79,13 @@ class Service:
             lifespan=self._lifespan,
             openapi_url=None,
             docs_url=None,
+            responses=http.REFUSALS,
             telemetry=tracing.REQUESTS,
         )
         self.api.state.service = self
-        self.api.state.tokens = Tokens(settings.tokens)
+        provider = Oidc(settings).caller if settings.oidc_issuer else None
+        self.api.state.tokens = Tokens(settings.tokens, lambda: self.clock.now(), provider)
+        self.limits = Limits()
         http.install(self.api, settings.max_body)
         common.routes(self, VERSION)
         if settings.heartbeat_seconds:

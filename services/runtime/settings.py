@@ -15,6 +15,12 @@ class RuntimeSettings(BaseSettings):
     app_host: str = "127.0.0.1"
     sidecar_token: str | None = Field(default=None, validation_alias=AliasChoices("APP_API_TOKEN", "sidecar_token"))
     tokens: Path | None = Field(default=None, description="tokens.json: the hashes of the tokens that may call")
+    rate: float = Field(default=0, ge=0, description="requests a second that one token may make; 0: any number")
+    oidc_issuer: str | None = Field(default=None, description="the identity provider whose tokens are taken too")
+    oidc_audience: str = Field(default="halfsure", description="whom its tokens must be made for")
+    oidc_jwks: str | None = Field(default=None, description="where its keys are; else its discovery document says it")
+    oidc_role_claim: str = "halfsure_role"
+    oidc_projects_claim: str = "halfsure_projects"
     blobs: str = "file:///tmp/halfsure/blobs"
     state_dir: Path = Path(".halfsure")
     siteid: str = "local"
