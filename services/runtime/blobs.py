@@ -71,7 +71,7 @@ class AzureBlobs:
         from azure.storage.blob import BlobBlock, ContentSettings
 
         parts = [content[at : at + BLOCK] for at in range(0, len(content), BLOCK)]
-        names = [f"{at:06d}.{sha256(part)}" for at, part in enumerate(parts)]
+        names = [f"{at:06d}.{sha256(part)[:32]}" for at, part in enumerate(parts)]  # 64 bytes at most
         staged: set[str] = set()
         with contextlib.suppress(ResourceNotFoundError):
             _, waiting = await blob.get_block_list("uncommitted")
