@@ -204,10 +204,10 @@ class Upload:
             if result["status"] >= 400:
                 note = result["problem"]["detail"]
                 self._refuse(piece.place, note)
-            elif result["status"] == 201:
-                self.tally.new += 1
-            elif result["status"] == 202:
+            elif result.get("state") == "GATHERING":
                 self.tally.gathering += 1
+            elif result["status"] in (201, 202):
+                self.tally.new += 1
             else:
                 self.tally.known += 1
             lines[piece.file.key] = Line(piece.file.key, piece.file.stamp, piece.position, note)

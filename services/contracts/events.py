@@ -313,6 +313,51 @@ class SampleWithdrawn(OfSample):
         return self.sample_id
 
 
+class SampleExpired(OfSample):
+    """A sample's content is gone: its site needed the room."""
+
+    topic = "sample-expired"
+    type = "io.halfsure.sample.expired.v1"
+
+    reason: Literal["uploaded", "discarded", "unscored", "value", "ttl"]
+    bytes: int = 0
+
+    @property
+    def key(self) -> str:
+        return self.sample_id
+
+
+class SampleUploaded(OfSample):
+    """A checked copy of a sample's content is in the cloud's store."""
+
+    topic = "sample-uploaded"
+    type = "io.halfsure.sample.uploaded.v1"
+
+    content: Content
+
+    @property
+    def key(self) -> str:
+        return self.sample_id
+
+
+class BufferFlushRequested(Event):
+    """What waits at a site is to go up now; with `force`, outside of the uplink's windows too."""
+
+    topic = "buffer"
+    type = "io.halfsure.buffer.flush_requested.v1"
+
+    request_id: str
+    force: bool = False
+
+    @property
+    def key(self) -> str:
+        return self.request_id
+
+    @property
+    def subject(self) -> str:
+        return self.request_id
+
+
 class TaskEvent(OfSample):
     """A task in the label queue has changed hands."""
 

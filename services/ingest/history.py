@@ -11,7 +11,14 @@ from services.runtime.unit import TRACE, Unit
 
 KEPT = 50
 """Events kept of a kind for each sample (and activations for each project); the oldest go first."""
-KINDS = ("sample.scored", "sample.selected", "sample.discarded", "label.accepted", "label.retracted")
+KINDS = (
+    "sample.scored",
+    "sample.selected",
+    "sample.discarded",
+    "sample.uploaded",
+    "label.accepted",
+    "label.retracted",
+)
 LEFT_OUT = {"project", "sample_id", "content", "probabilities", "labels", "embedding_ref"}
 
 
@@ -64,15 +71,20 @@ class History:
             by_key.setdefault(f"his:{message.event.project}:activations", []).append(_activation(message))
         await _put(unit, by_key)
 
+    async def lines(self, project: str, samples: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+        """What is kept of each of the samples, oldest first, in one read."""
+        keys = {f"his:{project}:{sample}:{kind}": sample for sample in samples for kind in KINDS}
+        rows: dict[str, list[dict[str, Any]]] = {sample: [] for sample in samples}
+        for key, entry in (await self._service.state.get(list(keys))).items():
+            rows[keys[key]] += entry.value["events"]
+        return {sample: sorted(told, key=lambda row: row["time"]) for sample, told in rows.items()}
+
     async def of(self, project: str, record: dict[str, Any]) -> list[dict[str, Any]]:
         """Everything known of a sample, oldest first."""
         sample = record["sample_id"]
-        keys = [f"his:{project}:{sample}:{kind}" for kind in KINDS]
         activations = f"his:{project}:activations"
-        entries = await self._service.state.get([*keys, activations])
-        story = [_begin(record)]
-        for key in keys:
-            story += entries[key].value["events"] if key in entries else []
+        entries = await self._service.state.get([activations])
+        story = [_begin(record), *_end(record), *(await self.lines(project, [sample]))[sample]]
         versions = {row["data"]["model_version"] for row in story if row["type"] == "sample.scored"}
         if activations in entries:
             story += [row for row in entries[activations].value["events"] if row["data"]["version"] in versions]
@@ -92,6 +104,15 @@ def _activation(message: Message[ModelActivation]) -> dict[str, Any]:
     row = line(message)
     kept = ("version", "previous", "activation_epoch", "reason")
     return {**row, "data": {name: value for name, value in row["data"].items() if name in kept}}
+
+
+def _end(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """That its content was let go."""
+    if "expired" not in record:
+        return []
+    gone = record["expired"]
+    name = f"{record['sample_id']}.expired"
+    return [{"id": name, "type": "sample.expired", "time": gone["at"], "data": {"reason": gone["reason"]}}]
 
 
 def _begin(record: dict[str, Any]) -> dict[str, Any]:

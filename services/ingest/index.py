@@ -18,6 +18,9 @@ SCAN = 40
 LONGEST = 64  # characters of a place in the index
 """Segments looked through for one page; a page may so be short, and its cursor goes on."""
 
+HELD = {"STORED": ("STORED", "BUFFERED")}
+"""What is buffered is stored: it has not left the site yet."""
+
 Header = list[Any]  # [sample id, captured at (unix seconds), stream or None, tags]
 
 
@@ -56,6 +59,9 @@ class Filter:
     stream: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+
+    def has(self, state: str) -> bool:
+        return self.state is None or state in HELD.get(self.state, (self.state,))
 
     def takes(self, header: Header) -> bool:
         _, captured, stream, tags = header
@@ -151,5 +157,5 @@ async def _read_segment(state: State, project: str, place: Place, wanted: Filter
                 found.cursor = str(Place(place.shard, place.segment, at + 1))
                 return
             record = records.get(f"smp:{project}:{rows[at][0]}")
-            if record and record.value["shard"] == place.shard and wanted.state in (None, record.value["state"]):
+            if record and record.value["shard"] == place.shard and wanted.has(record.value["state"]):
                 found.items.append(record.value)

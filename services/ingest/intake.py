@@ -10,6 +10,7 @@ import structlog
 from services.contracts.events import Content, SampleIngested, SampleRejected
 from services.ingest import index
 from services.ingest.admission import Draft, blob_name
+from services.ingest.settings import IngestSettings
 from services.runtime.errors import Conflict, Unavailable
 from services.runtime.service import Service
 from services.runtime.unit import Unit
@@ -37,8 +38,10 @@ class Outcome:
 
     @property
     def status(self) -> int:
-        """201 for a new sample, 200 for one that is known, 202 for a point that waits for others."""
-        return 201 if self.created else 202 if self.gathering else 200
+        """201 for a new sample, 202 where it or its window's other points wait, 200 for one that is known."""
+        if self.gathering or (self.created and self.record["state"] == "BUFFERED"):
+            return 202
+        return 201 if self.created else 200
 
 
 @dataclass
@@ -75,10 +78,11 @@ class Lane:
 class Intake:
     """The way in of all projects, and the writer of this replica's chain of the index."""
 
-    def __init__(self, service: Service, group: int, writers: int) -> None:
+    def __init__(self, service: Service, settings: IngestSettings) -> None:
         self._service = service
-        self._group = group
-        self._writers = asyncio.Semaphore(writers)
+        self._state = "STORED" if settings.buffer_bytes is None else "BUFFERED"
+        self._group = settings.group
+        self._writers = asyncio.Semaphore(settings.writers)
         self._lanes: dict[str, Lane] = {}
 
     async def admit(self, project: str, drafts: Sequence[Draft]) -> list[Outcome]:
@@ -208,7 +212,7 @@ class Intake:
         meta = draft.meta
         return {
             "sample_id": draft.sample_id,
-            "state": "STORED",
+            "state": self._state,
             "content": Content(
                 uri=uri, sha256=draft.sha256, bytes=len(draft.content), media_type=draft.media_type
             ).model_dump(),

@@ -77,7 +77,7 @@ def _reading(router: APIRouter, samples: Samples, history: History) -> None:
     @router.get("/v1/samples", dependencies=viewer)
     async def listed(
         project: Project,
-        state: Literal["STORED", "WITHDRAWN"] | None = None,
+        state: Literal["STORED", "BUFFERED", "EXPIRED", "WITHDRAWN"] | None = None,
         tag: str | None = None,
         stream: str | None = None,
         since: Annotated[AwareDatetime | None, Query(alias="from")] = None,

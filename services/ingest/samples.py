@@ -13,7 +13,9 @@ from services.contracts.problem import Problem, not_found
 from services.contracts.projects import ProjectDocument
 from services.ingest import admission, index
 from services.ingest.admission import Claim, Draft, Gate, Inline
+from services.ingest.buffer import Buffer
 from services.ingest.intake import Intake, Outcome
+from services.ingest.letting import uris
 from services.ingest.settings import IngestSettings
 from services.ingest.streams import Streams
 from services.runtime import tracing
@@ -25,16 +27,17 @@ log = structlog.get_logger()
 
 ERASURES = "erasures"
 NO_ERASURES: dict[str, Any] = {"of": [], "counts": {}}
-REASONS = {413: "too_large", 415: "type", 400: "schema", 403: "policy", 422: "schema", 429: "quota"}
+REASONS = {413: "too_large", 415: "type", 400: "schema", 403: "policy", 422: "schema", 429: "quota", 507: "quota"}
 
 
 class Samples:
     """What ingest knows and does."""
 
-    def __init__(self, service: Service, settings: IngestSettings) -> None:
+    def __init__(self, service: Service, settings: IngestSettings, buffer: Buffer) -> None:
         self.service = service
+        self._buffer = buffer
         self._ahead = timedelta(seconds=settings.future_seconds)
-        self._intake = Intake(service, settings.group, settings.writers)
+        self._intake = Intake(service, settings)
         self._streams = Streams(service)
 
     def gate(self, project: ProjectDocument) -> Gate:
@@ -72,22 +75,24 @@ class Samples:
             for draft, request, trace in zip(judged, requests, tracing.apart(len(judged)), strict=True)
             if isinstance(draft, Draft)
         ]
-        refused = [(request, row) for row, request in zip(judged, requests, strict=True) if isinstance(row, Problem)]
         stored = iter(await self._stored(project, good) if good else [])
+        answers = [row if isinstance(row, Problem) else next(stored) for row in judged]
+        refused = [(request, row) for row, request in zip(answers, requests, strict=True) if isinstance(row, Problem)]
         await self.refuse(project.name, refused)
-        return [row if isinstance(row, Problem) else next(stored) for row in judged]
+        return answers
 
     async def _stored(self, project: ProjectDocument, drafts: Sequence[Draft]) -> list[Outcome | Problem]:
         """Outcomes in order; the point of a stream is stored with its window, and until then only kept."""
         if project.input.length is None:
-            return [*await self._intake.admit(project.name, drafts)]
+            return await self._buffer.within(project.name, drafts, self._intake.admit)
         points = [draft for draft in drafts if draft.is_point]
         assembled = await self._streams.assemble(project.name, project.input.length, points)
         own = iter(assembled.own)
         told = [next(own) if draft.is_point else draft for draft in drafts]
         asked = {row.sample_id: row for row in told if isinstance(row, Draft)}
         ready = {**{window.sample_id: window for window in assembled.windows}, **asked}
-        outcomes = await self._intake.admit(project.name, [*ready.values()]) if ready else []
+        drafted = [*ready.values()]
+        outcomes = await self._buffer.within(project.name, drafted, self._intake.admit) if drafted else []
         if assembled.windows:
             await self._streams.made(project.name, project.input.length, assembled.windows)
         by_id = dict(zip(ready, outcomes, strict=True))
@@ -130,7 +135,9 @@ class Samples:
             raise
 
     async def content(self, record: dict[str, Any]) -> bytes:
-        """Raises a 404 problem if the store has lost it."""
+        """Raises a 410 problem if it was let go for room, and a 404 one if the store has lost it."""
+        if gone := record.get("expired"):
+            raise Problem(410, "expired", f"Its content was let go at {gone['at']} for room ({gone['reason']}).")
         try:
             return await self.service.blobs.get(record["content"]["uri"])
         except KeyError as error:
@@ -171,13 +178,12 @@ class Samples:
             record = await self.get(project, sample, withdrawn=True)
             if record["state"] == "WITHDRAWN":
                 await self._erase_content(record)
+                self._buffer.forget(project, sample)
             await self._erased(project, sample)
 
     async def _erase_content(self, record: dict[str, Any]) -> None:
-        await self.service.blobs.delete(record["content"]["uri"])
-        source = record["source"]
-        if source is not None and source.partition(":")[2].startswith("uploads/"):
-            await self.service.blobs.delete(source)
+        for uri in uris(record):
+            await self.service.blobs.delete(uri)
 
     async def _erased(self, project: str, sample: str) -> None:
         key = f"smp:{project}:{sample}"
@@ -188,8 +194,7 @@ class Samples:
             if [project, sample] in waiting["of"]:
                 counts, rest = dict(waiting["counts"]), [row for row in waiting["of"] if row != [project, sample]]
                 if record["state"] == "WITHDRAWN":
-                    number, size = counts.get(project, (0, 0))
-                    counts[project] = (number + 1, size + record["content"]["bytes"])
+                    counts[project] = _counted(counts.get(project, ()), record)
                 unit.put(ERASURES, {"of": rest, "counts": counts}, guard=True)
             if record["state"] == "WITHDRAWN" and not record["erased"]:
                 unit.put(key, {**record, "erased": True}, guard=True)
@@ -201,18 +206,37 @@ class Samples:
         """Counts that survive a restart."""
         counts = await index.counts(self.service.state, project)
         entry = (await self.service.state.get([ERASURES])).get(ERASURES)
-        withdrawn, erased = (entry.value["counts"] if entry else {}).get(project, (0, 0))
+        withdrawn, erased, both = _whole((entry.value["counts"] if entry else {}).get(project, ()))
+        let_go = (await self._buffer.dropped()).get(project, {})
+        expired = sum(count for reason, count in let_go.items() if reason != "bytes") - both
         rejected = {name.partition(".")[2]: n for name, n in counts.items() if name.startswith("rejected.")}
         return {
             "project": project,
-            "states": {"STORED": counts.get("STORED", 0) - withdrawn, "WITHDRAWN": withdrawn},
+            "states": {
+                "STORED": counts.get("STORED", 0) - withdrawn - expired,
+                "WITHDRAWN": withdrawn,
+                **({"EXPIRED": expired} if expired else {}),
+            },
             "duplicates": counts.get("duplicates", 0),
             "rejected": rejected,
-            "bytes": counts.get("bytes", 0) - erased,
+            "bytes": counts.get("bytes", 0) - erased - let_go.get("bytes", 0),
         }
 
 
-def _outcome(row: Draft | Problem | dict[str, Any], stored: dict[str, Outcome]) -> Outcome | Problem:
+def _whole(counts: Sequence[int]) -> tuple[int, int, int]:
+    """Withdrawn samples, the bytes that went with them, and how many had been let go before."""
+    number, size, both = [*counts, 0, 0, 0][:3]
+    return number, size, both
+
+
+def _counted(counts: Sequence[int], record: dict[str, Any]) -> tuple[int, int, int]:
+    number, size, both = _whole(counts)
+    if "expired" in record:
+        return number + 1, size, both + 1
+    return number + 1, size + record["content"]["bytes"], both
+
+
+def _outcome(row: Draft | Problem | dict[str, Any], stored: dict[str, Outcome | Problem]) -> Outcome | Problem:
     if isinstance(row, Draft):
         return stored[row.sample_id]
     return row if isinstance(row, Problem) else Outcome(row, created=False)

@@ -60,5 +60,7 @@ async def _take(samples: Samples, topic: str, payload: bytes) -> None:
     draft = samples.gate(document).payload(payload, {"stream_id": stream, "device_id": "".join(device) or None})
     name = f"req_{digest(topic, draft.sha256)}"
     (outcome,) = await samples.admit(document, [draft], [name])
+    if isinstance(outcome, Problem) and outcome.status == 507:
+        raise Retry(outcome.detail)  # the broker keeps it
     if isinstance(outcome, Problem):
         raise outcome

@@ -14,4 +14,10 @@ class IngestSettings(BaseSettings):
     group: int = Field(default=1000, ge=1, description="samples stored in one transaction at most")
     writers: int = Field(default=16, ge=1, description="blobs written at a time")
     future_seconds: float = Field(default=300.0, ge=0, description="how far ahead of this clock captured_at may be")
+    buffer_bytes: int | None = Field(
+        default=None, ge=1, description="what the content of all samples may take; beyond it the least worth goes"
+    )
+    buffer_ttl_seconds: float = Field(
+        default=7200.0, ge=1, description="for which what is asked about is promised to be kept until it is uploaded"
+    )
     sources: Path | None = Field(default=None, description="YAML or TOML file of the sources (docs/sources.md)")

@@ -256,7 +256,7 @@ def _reading(router: APIRouter, parts: Parts) -> None:
         found = await parts.tasks.many([task_id(project, sample)])
         if not found or found[0].content is None or found[0].withdrawn:
             raise not_found("sample", sample)
-        return {"sample_id": sample, "content": found[0].content.model_dump()}
+        return {"sample_id": sample, "state": found[0].state, "content": found[0].content.model_dump()}
 
 
 def _contents(router: APIRouter, parts: Parts) -> None:

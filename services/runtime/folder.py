@@ -39,6 +39,12 @@ class FolderBlobs:
                 raise KeyError(uri) from error
             raise
 
+    async def holds(self, uri: str, content: bytes) -> bool:
+        try:
+            return await self.get(uri) == content
+        except KeyError:
+            return False
+
     async def delete(self, uri: str) -> None:
         path = Path(self._path(uri.removeprefix("blob:")))
         await asyncio.to_thread(path.unlink, missing_ok=True)

@@ -91,6 +91,9 @@ class MemoryBlobs:
     async def get(self, uri: str) -> bytes:
         return self.contents[uri]
 
+    async def holds(self, uri: str, content: bytes) -> bool:
+        return self.contents.get(uri) == content
+
     async def delete(self, uri: str) -> None:
         self.contents.pop(uri, None)
 

@@ -82,6 +82,10 @@ class Blobs(Protocol):
         """Raises KeyError if there is none."""
         ...
 
+    async def holds(self, uri: str, content: bytes) -> bool:
+        """Whether exactly this content is at `uri`, as the store itself has it and not as it was sent."""
+        ...
+
     async def delete(self, uri: str) -> None: ...
 
 

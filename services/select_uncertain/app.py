@@ -12,6 +12,7 @@ from services.contracts.events import (
     RescoreRequested,
     SampleDiscarded,
     SampleEvicted,
+    SampleExpired,
     SampleReranked,
     SampleScored,
     SampleScoringFailed,
@@ -44,6 +45,7 @@ def create(settings: RuntimeSettings, connect: Connect) -> Service:
     service.on(TaskLeased)(candidates.held)
     service.on(TaskReleased, TaskExpired)(candidates.let_go)
     service.on(SampleWithdrawn, serial=TURN)(candidates.withdrawn)
+    service.on(SampleExpired, emits=[SampleEvicted], serial=TURN)(candidates.expired)
     service.on(ModelActivated, ModelRolledBack, serial=TURN)(candidates.activated)
     service.on(ModelRejected, serial=TURN)(candidates.judged)
     service.on(ProjectUpdated)(service.projects.update)

@@ -13,6 +13,8 @@ from services.contracts.events import (
     LabelRetracted,
     ModelActivation,
     ModelRejected,
+    SampleEvicted,
+    SampleExpired,
     SampleScored,
     SampleScoringFailed,
     SampleWithdrawn,
@@ -205,6 +207,21 @@ class Candidates:
     async def withdrawn(self, batch: Sequence[Message[SampleWithdrawn]], unit: Unit) -> None:
         """SampleWithdrawn: forgotten, whatever it was."""
         await self._move(batch, unit, LIVING, "WITHDRAWN")
+
+    async def expired(self, batch: Sequence[Message[SampleExpired]], unit: Unit) -> None:
+        """SampleExpired: its content is gone, so it is asked about no more; a copy in the cloud will do."""
+        lost = [message for message in batch if message.event.reason != "uploaded"]
+        await self._read(lost, unit)
+        for message in lost:
+            project, sample = message.event.project, message.event.sample_id
+            record = await unit.get(cand_key(project, sample))
+            if record is None or record["state"] not in ("CANDIDATE", "DISCARDED", "SELECTED", "UNSCORABLE"):
+                continue
+            candidate = Candidate.of_record(record)
+            if candidate.asked and candidate.state != "CANDIDATE":
+                question = {"project": project, "sample_id": sample, "round_id": (candidate.decision or {})["round_id"]}
+                unit.emit(SampleEvicted(**question, why="expired"), message, guard=cand_key(project, sample))
+            self.write(unit, project, candidate.become("EXPIRED"), self.service.clock.now())
 
     # What happens to models.
 

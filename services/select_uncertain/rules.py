@@ -37,7 +37,8 @@ from services.contracts.rules import (
     leaves,
     zone_of,
 )
-from services.select_uncertain.windows import in_week, on_duty
+from services.contracts.week import in_week
+from services.select_uncertain.windows import on_duty
 
 FALSE, UNKNOWN, TRUE = -1, 0, 1
 

@@ -8,13 +8,14 @@ import orjson
 import structlog
 
 from services.contracts.envelope import read
-from services.contracts.events import Content, Event, SampleWithdrawn
+from services.contracts.events import Content, Event, SampleUploaded, SampleWithdrawn
 from services.contracts.ids import sha256
 from services.runtime.errors import Retry
 from services.runtime.ports import Blobs, Outgoing, Publisher
 from services.runtime.service import Service
+from services.uplink.door import Door
 from services.uplink.settings import UplinkSettings
-from services.uplink.traffic import blob_name, contents
+from services.uplink.traffic import blob_name, contents, samples_of
 
 log = structlog.get_logger()
 
@@ -26,15 +27,21 @@ class Lost(Exception):
 
 
 class Carrier:
-    """Between an outbox and a broker: blobs go from `source` to `target`, checked, and then the event goes."""
+    """Between an outbox and a broker: blobs go from the first of `ends` to the second, checked, and then the event
+    goes. The door says when; what went through it is told to the site."""
 
     def __init__(
-        self, service: Service, publisher: Publisher, source: Blobs, target: Blobs, settings: UplinkSettings
+        self,
+        service: Service,
+        publisher: Publisher,
+        ends: tuple[Blobs, Blobs],
+        settings: UplinkSettings,
+        door: Door | None = None,
     ) -> None:
         self._service = service
         self._publisher = publisher
-        self._source = source
-        self._target = target
+        self._source, self._target = ends
+        self._door = door
         self._seconds = settings.blob_seconds
         self._turns = asyncio.Semaphore(settings.at_once)
         self._carried: OrderedDict[str, None] = OrderedDict()
@@ -58,7 +65,8 @@ class Carrier:
         try:
             async with self._turns, asyncio.timeout(self._seconds):
                 for content in contents(event):
-                    await self._carry(content)
+                    if not await self._carry(content, event):
+                        return "waiting"
                 await self._erase(event)
         except (Lost, ValueError) as error:
             await self._service.deadletters.add(outgoing.topic, envelope, outgoing.envelope, str(error))
@@ -69,17 +77,40 @@ class Carrier:
             return "waiting"
         return "ready"
 
-    async def _carry(self, content: Content) -> None:
+    async def _carry(self, content: Content, event: Event) -> bool:
+        """Whether it is on the other side; if not, the door is closed."""
         if content.uri in self._carried:
-            return
+            return True
+        if self._door and not self._door.lets(content.bytes):
+            return False
         try:
             raw = await self._source.get(content.uri)
         except KeyError as error:
+            if await self._is_there(content):
+                return True
             raise Lost(f"there is nothing at {content.uri}") from error
         if sha256(raw) != content.sha256:
             raise Lost(f"what is at {content.uri} has the sha256 {sha256(raw)}, not {content.sha256}")
         await self._target.put(blob_name(content.uri), raw)
+        if not await self._target.holds(content.uri, raw):
+            raise Lost(f"the other side has something else at {content.uri}")
+        if self._door and content in samples_of(event):
+            await self._tell(event, content)
         self._remember(content.uri)
+        return True
+
+    async def _is_there(self, content: Content) -> bool:
+        """Whether it was carried before, and let go here since."""
+        try:
+            return sha256(await self._target.get(content.uri)) == content.sha256
+        except KeyError:
+            return False
+
+    async def _tell(self, event: Event, content: Content) -> None:
+        """The site's ingest may let go of a sample's content from now on."""
+        unit = await self._service.unit()
+        unit.emit(SampleUploaded(project=event.project, sample_id=event.subject, content=content))
+        await unit.commit()
 
     async def _erase(self, event: Event) -> None:
         """What was withdrawn is taken back from the other side too."""

@@ -7,11 +7,13 @@ from fastapi import APIRouter
 from services.contracts.problem import not_found
 from services.runtime.access import Caller, caller_with, needs
 from services.runtime.service import MAIN, Service
+from services.uplink.door import Door
 
 CLOUD = "cloud"
+CONTENT = "content"
 
 
-def routes(service: Service) -> APIRouter:
+def routes(service: Service, door: Door) -> APIRouter:
     """The router; the site's services read projects here instead of from their owner, who is in the cloud."""
     router = APIRouter(prefix="/v1")
 
@@ -24,10 +26,11 @@ def routes(service: Service) -> APIRouter:
 
     @router.get("/uplink", dependencies=[needs("viewer")])
     async def uplink() -> dict[str, Any]:
-        up, down = service.outboxes[CLOUD], service.outboxes[MAIN]
+        up, down = (service.outboxes[CLOUD], service.outboxes[CONTENT]), service.outboxes[MAIN]
         return {
             "site": service.settings.siteid,
-            "up": {"waiting": up.waiting, "published": up.published},
+            "window": door.view(),
+            "up": {"waiting": sum(o.waiting for o in up), "published": sum(o.published for o in up)},
             "down": {"waiting": down.waiting, "published": down.published},
         }
 

@@ -60,6 +60,11 @@ def contents(event: Event) -> list[Content]:
     return []
 
 
+def samples_of(event: Event) -> list[Content]:
+    """What of that is a sample's content, which ingest may let go once it is in the cloud."""
+    return [event.content] if isinstance(event, SampleSelected) else []
+
+
 def blob_name(uri: str) -> str:
     """`blob:NAME` -> NAME, which is the same in every store. Raises ValueError for any other uri."""
     scheme, _, name = uri.partition(":")

@@ -51,6 +51,8 @@ def example(kind: type[Event]) -> Event:
             values[name] = VALUES.get(name, guess)
     if kind is events.SampleRejected:
         values["reason"] = "type"
+    if kind is events.SampleExpired:
+        values["reason"] = "value"
     if kind is events.SampleEvicted:
         values["why"] = "expired"
     return kind.model_validate(values)

@@ -1,14 +1,23 @@
 """Content in Azure: by a signature in the url, else by an identity; with neither, a service says what is missing."""
 
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from azure.core.exceptions import ServiceRequestError
 from conftest import started, wait_until
 
+from services.cli.backing import azurite_command, container_url, find_azurite, signature
+from services.cli.toolchain import NoRuntime
 from services.ingest.app import create
+from services.runtime import blobs as blobs_module
 from services.runtime.blobs import AzureBlobs, blob_store
+from services.runtime.errors import Unavailable
 from services.runtime.ports import Ports
 
+PORT = 8297
 URL = "http://127.0.0.1:9/account/container"
 
 
@@ -42,3 +51,63 @@ async def test_the_reason_of_a_store_that_is_away_does_not_tell_its_signature() 
     assert URL in reason
     assert "secret" not in reason
     await blobs.close()
+
+
+@pytest.fixture
+def azurite(tmp_path: Path) -> Iterator[str]:
+    """A container of Azurite, the stand-in for Blob Storage."""
+    try:
+        program = find_azurite()
+    except (NoRuntime, OSError) as error:
+        pytest.skip(f"Azurite is not installed: {error}")
+    running = subprocess.Popen(azurite_command(program, PORT, tmp_path), stdout=subprocess.DEVNULL)
+    yield f"{container_url(PORT)}?{signature()}"
+    running.terminate()
+    running.wait(20)
+
+
+async def test_a_large_content_goes_up_in_blocks_and_after_a_break_only_what_is_missing(
+    azurite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blobs_module, "BLOCK", 1000)
+    content = bytes(range(256)) * 20  # six blocks
+    store = AzureBlobs(azurite)
+
+    async def answers() -> bool:
+        return await store.reason() is None
+
+    await wait_until(answers, 60)
+    staged: list[str] = []
+    blob_of = store._blob
+
+    class Breaking:
+        """The real client of a blob, whose line breaks once."""
+
+        def __init__(self, uri: str, whole: int) -> None:
+            self._client, self._left = blob_of(uri), whole
+
+        async def stage_block(self, name: str, part: bytes, **options: Any) -> None:
+            if self._left == 0:
+                raise ServiceRequestError("the line was cut")
+            self._left -= 1
+            staged.append(name)
+            await self._client.stage_block(name, part, **options)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._client, name)
+
+    monkeypatch.setattr(store, "_blob", lambda uri: Breaking(uri, 4))
+    with pytest.raises(Unavailable):
+        await store.put("large", content)
+    assert not await store.holds("blob:large", content)
+    uri = await store.put("large", content)
+    assert len(staged) == len(set(staged)) == 6
+    assert await store.get(uri) == content
+    assert await store.holds(uri, content)
+    assert not await store.holds(uri, content[::-1])
+    assert await store.put("large", content) == uri
+    small = await store.put("small", b"abc")
+    assert await store.holds(small, b"abc")
+    assert not await store.holds(small, b"abd")
+    assert not await store.holds("blob:none", b"abd")
+    await store.close()

@@ -12,6 +12,7 @@ from worlds import NOON, classifier, packaged, png, project, stored
 
 from services.contracts.envelope import wrap
 from services.contracts.events import (
+    BufferFlushRequested,
     Content,
     Event,
     LabelAccepted,
@@ -19,6 +20,7 @@ from services.contracts.events import (
     PolicyRef,
     SampleScored,
     SampleSelected,
+    SampleUploaded,
     SampleWithdrawn,
 )
 from services.contracts.ids import sample_id, sha256
@@ -43,7 +45,8 @@ class Site:
         return selection(content, round_id)
 
     async def went_up(self) -> list[dict[str, Any]]:
-        await self.running.service.outboxes["cloud"].drain()
+        for lane in ("cloud", "content"):
+            await self.running.service.outboxes[lane].drain()
         return [envelope for _, envelope in self.cloud.take()]
 
     async def came_down(self) -> list[dict[str, Any]]:
@@ -103,7 +106,9 @@ async def test_what_is_asked_about_goes_up_once_and_as_it_was(
             assert await edge.running.deliver_raw("sample-selected", [envelope] * 5) == ["SUCCESS"] * 5
         assert await edge.went_up() == [envelope]
         assert await far.get(event.content.uri) == png(10)
-        assert await edge.came_down() == []
+        # At the site, ingest hears that the cloud has a copy.
+        (told,) = await edge.came_down()
+        assert (told["type"], told["subject"]) == (SampleUploaded.type, event.sample_id)
 
 
 async def test_what_nobody_asks_about_stays_at_the_site(
@@ -134,7 +139,7 @@ async def test_while_the_cloud_is_away_everything_waits_and_survives_a_restart(
         # The way down does not wait for the way up.
         await edge.running.deliver(await project(far))
         await wait_until(lambda: edge.running.bus.published)
-        await wait_until(lambda: edge.running.service.outboxes["cloud"].waiting)
+        await wait_until(lambda: edge.running.service.outboxes["content"].waiting)
     async with site(tmp_path, ports, cloud, far) as edge:
         second = await edge.selected(2)
         await edge.running.deliver(second, first)
@@ -225,3 +230,103 @@ async def test_the_site_asks_uplink_for_projects(
         assert answer.json()["revision"] == 1
         assert [envelope["type"] for envelope in await edge.came_down()] == [event.type]
         assert len(edge.running.blobs.contents) == 2
+
+
+NIGHTS = '[{"rule": "weekly", "zone": "UTC", "start": "22:00", "end": "23:00"}]'
+
+
+async def test_outside_its_window_content_waits_and_everything_else_goes(
+    tmp_path: Path, ports: Ports, cloud: MemoryBus, far: FolderBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HALFSURE_UPLINK_WINDOWS", NIGHTS)
+    async with site(tmp_path, ports, cloud, far) as edge:
+        event = await edge.selected(1)
+        gone = SampleWithdrawn(project="default", sample_id="smp_other", who="x", why="privacy")
+        await edge.running.deliver(event, gone)
+        await edge.running.service.outboxes["cloud"].drain()
+        assert [envelope["subject"] for _, envelope in cloud.take()] == ["smp_other"]
+        told = (await edge.running.call("GET", "/v1/uplink")).json()
+        assert told["window"] == {"open": False, "opens": "2026-01-01T22:00:00+00:00", "bytes_per_second": None}
+        assert told["up"]["waiting"] == 1
+        assert not (tmp_path / "far" / "samples").exists()
+        # A flush that is not forced changes nothing, and what is forced is known after a restart.
+        await edge.running.deliver(BufferFlushRequested(project="default", request_id="1"))
+        assert not (await edge.running.call("GET", "/v1/uplink")).json()["window"]["open"]
+        await edge.running.deliver(BufferFlushRequested(project="default", request_id="2", force=True))
+    async with site(tmp_path, ports, cloud, far) as edge:
+        assert (await edge.running.call("GET", "/v1/uplink")).json()["window"]["open"]
+        assert [envelope["subject"] for envelope in await edge.went_up()] == [event.sample_id]
+        edge.running.clock.step(901)
+        assert not (await edge.running.call("GET", "/v1/uplink")).json()["window"]["open"]
+        later = await edge.selected(2)
+        await edge.running.deliver(later)
+        edge.running.clock.step(22 * 3600 - 900)
+        assert [envelope["subject"] for envelope in await edge.went_up()] == [later.sample_id]
+
+
+async def test_bytes_go_up_at_the_rate_that_is_set(
+    tmp_path: Path, ports: Ports, cloud: MemoryBus, far: FolderBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HALFSURE_UPLINK_BYTES_PER_SECOND", "10")
+    monkeypatch.setenv("HALFSURE_UPLINK_BURST_SECONDS", "10")
+    async with site(tmp_path, ports, cloud, far) as edge:
+        events = [await edge.selected(shade) for shade in (1, 2, 3, 4)]
+        await edge.running.deliver(*events)
+        await wait_until(lambda: len(cloud.published) >= 1)
+        size = events[0].content.bytes
+        # A hundred bytes saved up let two go, the second on credit; the next follow at ten bytes a second.
+        for went in (2, 3, 4):
+            await wait_until(lambda went=went: len(cloud.published) == went)
+            edge.running.clock.step(size / 10 + 1)
+
+
+async def test_what_was_carried_before_a_crash_and_let_go_here_is_not_lost(
+    tmp_path: Path, ports: Ports, cloud: MemoryBus, far: FolderBlobs
+) -> None:
+    cloud.down = True
+    async with site(tmp_path, ports, cloud, far) as edge:
+        event = await edge.selected(1)
+        await edge.running.deliver(event)
+        await wait_until(lambda: edge.running.bus.published)
+        assert [envelope["type"] for _, envelope in edge.running.bus.take()] == [SampleUploaded.type]
+        await edge.running.blobs.delete(event.content.uri)
+    cloud.down = False
+    async with site(tmp_path, ports, cloud, far) as edge:
+        assert [envelope["subject"] for envelope in await edge.went_up()] == [event.sample_id]
+        assert await edge.dead() == []
+
+
+async def test_what_the_other_side_has_otherwise_is_no_upload(
+    tmp_path: Path, ports: Ports, cloud: MemoryBus, far: FolderBlobs
+) -> None:
+    async with site(tmp_path, ports, cloud, far) as edge:
+        event = await edge.selected(1)
+        await far.put(event.content.uri.removeprefix("blob:"), b"x" * event.content.bytes)
+        await edge.running.deliver(event)
+        assert await edge.went_up() == []
+        assert await edge.came_down() == []
+        assert "something else" in (await edge.dead())[0]["dlq"]["reason"]
+
+
+async def test_of_a_thousand_samples_only_those_asked_about_write_to_the_cloud(
+    tmp_path: Path, ports: Ports, cloud: MemoryBus, far: FolderBlobs
+) -> None:
+    """Row 0.18: no egress write for the others, neither of content nor of events."""
+    async with site(tmp_path, ports, cloud, far) as edge:
+        events = [await edge.selected(shade) for shade in range(1, 200)]
+        scores = [
+            SampleScored(
+                project="default",
+                sample_id=event.sample_id,
+                model_version="mdl_1",
+                task="image-classification",
+                content=event.content,
+            )
+            for event in events
+        ]
+        await edge.running.deliver(*scores)
+        asked = events[::20]
+        await edge.running.deliver(*asked)
+        assert {envelope["subject"] for envelope in await edge.went_up()} == {event.sample_id for event in asked}
+        written = {path.name for path in (tmp_path / "far").rglob("*") if path.is_file()}
+        assert written == {event.content.sha256 for event in asked}
