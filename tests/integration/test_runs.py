@@ -1,6 +1,7 @@
 """Training runs on the real runtime: `kill -9` of anything at any step, cancelling, schedules, and following them."""
 
 import asyncio
+import itertools
 import json
 import sys
 from collections import Counter
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import pytest_asyncio
 import redis
@@ -31,7 +33,7 @@ from services.contracts.events import (
     TrainingStarted,
     TrainingSucceeded,
 )
-from services.contracts.ids import sha256
+from services.contracts.ids import sample_id, sha256
 from services.runtime.blobs import blob_store
 from services.runtime.memory import SystemClock
 
@@ -39,7 +41,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module"),
 
 OFFSET = 3400
 SERVICE = "retrain-trigger"
-VICTIMS = (SERVICE, f"{SERVICE}-sidecar", "placement", "scheduler")
+VICTIMS = (SERVICE, f"{SERVICE}-sidecar", "placement", "scheduler", "redis")
+TRAINER = "trainer"  # the process that trains, a child of the service
 # Who is held at `judge` has the one trainer, at `snapshot` the one rule: they come after the others, in this order.
 POINTS = ("register", "promote", "end", "submit", "judge", "snapshot")
 ONCE = (TrainingRequested, TrainingStarted, TrainingSucceeded, ModelRegistered, ModelActivated)
@@ -76,7 +79,8 @@ class Plant:
             content = striped(event.value, rng)
             uri = await blobs.put(f"samples/{project}/{sha256(content)}", content)
             claim = Content(uri=uri, sha256=sha256(content), bytes=len(content), media_type="image/png")
-            placed = event.model_copy(update={"content": claim, "project": project})
+            own = sample_id(project, event.sample_id)  # no two projects have a sample of the same id
+            placed = event.model_copy(update={"content": claim, "project": project, "sample_id": own})
             bus.xadd(event.topic, {"data": wrap(placed, siteid="test", service="test", now=SystemClock().now())})
         bus.close()
 
@@ -92,6 +96,12 @@ class Plant:
 
     async def kill(self, victim: str) -> None:
         """Everything is ready again afterwards."""
+        if victim == TRAINER:
+            children = psutil.Process(self.stack.pid(SERVICE)).children(recursive=True)
+            assert children
+            for child in children:
+                child.kill()
+            return
         self.stack.kill(victim)
         for name in (victim, f"{SERVICE}-sidecar", SERVICE):
             await self.stack.wait_ready(name, 60)
@@ -170,8 +180,9 @@ async def test_kill_9_at_every_step_of_a_run(plant: Plant, victim: str) -> None:
         check_once(plant, name, run)
 
 
-@pytest.mark.parametrize("victim", VICTIMS)
-@pytest.mark.parametrize("point", ["launch", "train"])
+@pytest.mark.parametrize(
+    ("point", "victim"), [*itertools.product(["launch", "train"], VICTIMS), ("train", TRAINER), ("judge", TRAINER)]
+)
 async def test_kill_9_between_record_and_workflow_and_while_a_model_is_trained(
     plant: Plant, point: str, victim: str
 ) -> None:

@@ -24,7 +24,7 @@ from services.contracts.events import Content
 from services.contracts.ids import sha256
 from services.contracts.inputs import InputSpec, TabularColumn
 from services.contracts.manifest import ModelManifest, OutputSpec
-from services.retrain_trigger.backends import BadOutcome, ModelSource, Work
+from services.retrain_trigger.backends import BadOutcome, JobRefused, ModelSource, Work
 from services.retrain_trigger.backends.automl import adopted, table
 from services.retrain_trigger.backends.azure_automl import AutoMlBackend, automl_faults, automl_job
 from services.retrain_trigger.backends.azureml import AzureMlUnset
@@ -164,6 +164,13 @@ async def test_asking_again_submits_nothing(tmp_path: Path, ports: Ports) -> Non
         for _ in range(3):
             assert await studio.backend.submit(work) == name
         assert studio.workspace.count("PUT") == 1
+
+
+async def test_a_task_that_automl_is_not_asked_for_is_refused(tmp_path: Path, ports: Ports) -> None:
+    studio = Studio(tmp_path, ports)
+    with pytest.raises(JobRefused, match="not for image-detection"):
+        await studio.backend.submit(replace(tabular(), task="image-detection"))
+    assert studio.workspace.count("PUT") == 0
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from services.contracts.events import (
     SampleWithdrawn,
 )
 from services.contracts.ids import sha256
-from services.contracts.manifest import InputSpec
+from services.contracts.inputs import InputSpec
 from services.infer.app import create
 from services.runtime.memory import MemoryPeers
 from services.runtime.ports import Ports

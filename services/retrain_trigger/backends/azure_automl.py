@@ -18,7 +18,7 @@ from azure.ai.ml import Input, automl
 from azure.ai.ml.automl import ClassificationPrimaryMetrics
 from azure.ai.ml.constants import AssetTypes
 
-from services.retrain_trigger.backends import BadOutcome, Work, files
+from services.retrain_trigger.backends import BadOutcome, JobRefused, Work, files
 from services.retrain_trigger.backends.automl import (
     BEST_CHILD,
     IMAGE_LABELS,
@@ -42,6 +42,7 @@ log = structlog.get_logger()
 WORK = "halfsure_work"  # the tag that says where the work is
 SCOPE = "https://management.azure.com/.default"
 NEEDED = ("datastore", "artefacts")
+TASKS = ("image-classification", "tabular-classification")
 
 
 class AutoMlBackend(AzureMlBackend):
@@ -74,6 +75,8 @@ class AutoMlBackend(AzureMlBackend):
             await close()
 
     async def _described(self, work: Work, work_uri: str) -> tuple[Any, list[str]]:
+        if work.task not in TASKS:
+            raise JobRefused(f"AutoML is asked for {' and '.join(TASKS)} only, not for {work.task}")
         contents = {} if is_image(work) else await self._rows(work)
         told = table(work, self._own.datastore, contents)
         folder = f"runs/{work.run_id}/automl"
