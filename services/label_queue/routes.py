@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
 
 from services.contracts.ids import task_id
 from services.contracts.problem import Problem, invalid, not_found
 from services.label_queue import exchange, views
 from services.label_queue.answers import Answers, Submission
+from services.label_queue.bodies import AnswerBody, ClaimBody, LeaseBody, Name, ResolveBody, RetractBody, SkipBody
 from services.label_queue.claims import Ask, Claims
 from services.label_queue.exports import Exports
 from services.label_queue.imports import Imports
@@ -20,72 +20,13 @@ from services.label_queue.queue import Queue
 from services.label_queue.schemas import Schema, SchemaChange, Schemas, etag
 from services.label_queue.store import Tasks
 from services.label_queue.suggestions import SHOWN_BEFORE, reveal
-from services.label_queue.tasks import Reveal, State, Task
+from services.label_queue.tasks import State, Task
 from services.runtime import http
 from services.runtime.access import Caller, Project, caller_with, needs
 
-Name = Annotated[str, Field(min_length=1, max_length=200)]
-Epoch = Annotated[int, Field(ge=1)]
 ByAnnotator = Annotated[Caller, caller_with("annotator")]
 ByReviewer = Annotated[Caller, caller_with("reviewer")]
 CACHED = "private, max-age=31536000, immutable"
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class ClaimBody(_Body):
-    """How many tasks, and for whom if the caller speaks for others.
-
-    `tasks` names the ones that are meant, in place of the best: for whoever hands tasks out by themselves.
-    """
-
-    n: Annotated[int, Field(ge=1)] = 1
-    annotator: Name | None = None
-    labels: list[Name] | None = None
-    tasks: Annotated[list[Name], Field(min_length=1, max_length=24)] | None = None
-
-
-class LeaseBody(_Body):
-    """The lease that is meant."""
-
-    epoch: Epoch
-    annotator: Name | None = None
-
-
-class SkipBody(LeaseBody):
-    """Why there is no answer, and whether a later round may ask again."""
-
-    reason: Name
-    requeue: bool = False
-
-
-class AnswerBody(LeaseBody):
-    """An answer under a lease; `seconds` is how long it took.
-
-    `revises` names an answer of one's own that this takes the place of, as after the suggestion was revealed: both are
-    kept, this one counts. An operator who plays annotators of another tool says when that has `shown` the suggestion.
-    """
-
-    value: Any
-    schema_version: int | None = None
-    seconds: Annotated[float, Field(ge=0, le=86_400)] | None = None
-    revises: Annotated[str, Field(max_length=60)] | None = None
-    shown: Reveal | None = None
-
-
-class ResolveBody(_Body):
-    """A reviewer's label."""
-
-    value: Any
-
-
-class RetractBody(_Body):
-    """Why the label goes, and whether the sample is asked again."""
-
-    why: Annotated[str, Field(max_length=500)] = ""
-    requeue: bool = True
 
 
 @dataclass(frozen=True)
