@@ -1,11 +1,13 @@
 """The loop closes: one command, real images, the real runtime; and nothing is left behind."""
 
 import csv
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(600)]
@@ -91,3 +93,65 @@ def test_simulate_says_what_is_wrong_with_the_data(halfsure: Callable[..., Any],
         assert done.returncode == 2
         assert words in " ".join(done.stderr.split())
         assert "Traceback" not in done.stderr
+
+
+def paragraphs(module: Any, count: int) -> list[str]:
+    """Paragraphs of what a package says of its functions and classes."""
+    found = set()
+    for _, thing in inspect.getmembers(module, lambda one: inspect.isclass(one) or inspect.isroutine(one)):
+        for part in (inspect.getdoc(thing) or "").split("\n\n"):
+            words = " ".join(part.split())
+            if 60 <= len(words) <= 400 and not words.startswith(">>>"):
+                found.add(words)
+    return sorted(found)[:count]
+
+
+def test_simulate_plays_texts(halfsure: Callable[..., Any], tmp_path: Path) -> None:
+    """The loop of a text classification: what two packages are documented with, told apart."""
+    import scipy.signal
+    import sklearn.linear_model
+
+    for module in (scipy.signal, sklearn.linear_model):
+        folder = tmp_path / "packages" / module.__name__
+        folder.mkdir(parents=True)
+        for at, words in enumerate(paragraphs(module, 250)):
+            (folder / f"{at}.txt").write_text(words)
+    done = halfsure("simulate", "--data", "packages", "--budget", "60", "--batch", "20", "--json", "texts.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((tmp_path / "texts.json").read_text())
+    assert (report["metric"], report["labels_used"]) == ("accuracy", 60)
+    assert sum(row["promoted"] for row in report["rounds"]) >= 1
+    assert report["final_accuracy"] > 0.7
+    assert report["full_supervised_accuracy"] > 0.8
+    assert all(report["events"][f"io.halfsure.{kind}.v1"] > 0 for kind in LOOP)
+
+
+FAULTS = {
+    "electrical": ["the fuse has blown", "a breaker tripped", "no voltage on the panel", "the cable is burnt"],
+    "hydraulic": ["oil leaks at the valve", "pressure drops in line two", "the pump is dry", "a hose is torn"],
+    "urgent": ["stop the line now", "somebody is hurt", "it smokes", "the guard is open"],
+}
+PLACES = ["press one", "press two", "the mill", "hall three", "the crane", "the furnace", "the belt", "the robot"]
+
+
+def test_simulate_plays_several_labels(halfsure: Callable[..., Any], tmp_path: Path) -> None:
+    """The loop of a multi-label project: notes of a plant, each with any number of faults."""
+    rng = np.random.default_rng(5)
+    rows = []
+    for number in range(420):
+        faults = [name for name in FAULTS if rng.random() < 0.35]
+        parts = [str(rng.choice(FAULTS[name])) for name in faults] + [f"seen at {rng.choice(PLACES)}, note {number}"]
+        rows.append({"note": ", ".join(map(str, rng.permutation(parts))), "faults": faults})
+    (tmp_path / "notes.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    done = halfsure(
+        *("simulate", "--data", "notes.jsonl", "--text-column", "note", "--label-column", "faults"),
+        *("--budget", "60", "--batch", "20", "--json", "notes.json"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((tmp_path / "notes.json").read_text())
+    assert (report["metric"], report["labels_used"]) == ("jaccard", 60)
+    assert sum(row["promoted"] for row in report["rounds"]) >= 1
+    assert report["rounds"][-1]["accuracy"] > report["rounds"][0]["accuracy"] - 0.05
+    assert report["final_accuracy"] > 0.8
+    assert report["full_supervised_accuracy"] > 0.95
+    assert all(report["events"][f"io.halfsure.{kind}.v1"] > 0 for kind in LOOP)
