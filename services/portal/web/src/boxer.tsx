@@ -86,7 +86,7 @@ export function Boxer(props: { frame: Frame; labels: readonly string[]; hints: r
       onPointerDown={(event) => down(event)} onPointerMove={move} onPointerUp={up} onPointerCancel={stop}>
       {hints.map((box, which) => <Outline key={`h${which}`} frame={frame} box={box} labels={labels} dashed />)}
       {boxes.map((box, which) => (
-        <g key={which} data-box={which} class={`${hue(labels, box.label)} ${which === at ? "chosen" : ""}`} tabIndex={0} role="img"
+        <g key={which} data-box={which} class={`${hue(labels, box.label)} ${which === at ? "chosen" : ""}`} tabindex={0} role="img"
           aria-label={`${box.label}, box ${which + 1} of ${boxes.length}`} onFocus={() => draft.choose(which)}>
           <Drawn box={which === at && live.value ? live.value : box} frame={frame} active={which === at} grab={(event, edges) => down(event, box, edges)} />
         </g>
