@@ -25,7 +25,8 @@ COLUMNS = [
     TabularColumn(name="pressure", mean=1.0, scale=0.25),
     TabularColumn(name="mode", kind="category", categories=("auto", "manual")),
 ]
-ARGUED = [{"label": "dark", "x": x, "y": 0.1, "width": 0.2, "height": 0.2} for x in (0.0, 0.4, 0.7)]
+# Each touches the next, and none is another: that something is there is agreed, and where it is not.
+ARGUED = [{"label": "dark", "x": x, "y": 0.1, "width": 0.3, "height": 0.3} for x in (0.1, 0.25, 0.4)]
 TOPICS = ["billing", "bug", "urgent"]
 LETTERS = [f"Dear team, invoice {n} is wrong, and the page shows an error." for n in range(N)]
 

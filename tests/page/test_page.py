@@ -277,8 +277,8 @@ async def test_a_dropped_sample_is_judged_and_goes_into_the_loop(world: World) -
 
 
 async def _box(page: Any) -> None:
-    await page.keyboard.press("y")
-    await page.keyboard.press("n")
+    for key in ("y", "n", "Delete"):
+        await page.keyboard.press(key)
 
 
 async def _nothing(page: Any) -> None:

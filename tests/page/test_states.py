@@ -147,6 +147,7 @@ async def test_the_guide_has_examples_and_the_goal_is_ones_own(world: World) -> 
         await page.keyboard.press("h")
         await page.wait_for_selector("dialog.drawer .examples canvas")
         await page.keyboard.press("Escape")
+        await page.wait_for_selector("dialog", state="detached")
         await page.keyboard.press("l")
         await page.get_by_label("Part of the label's name").fill("3")
         await page.keyboard.press("Enter")
@@ -164,7 +165,7 @@ async def test_every_figure_has_its_numbers(world: World) -> None:
             assert await page.get_by_role("button", name=name).count() == figures
         async with page.expect_download() as started:
             await page.get_by_role("button", name="CSV of How the work goes").click()
-        text = (await (await started.value).path()).read_text()
+        text = (await (await started.value).path()).read_bytes().decode()
         assert text.startswith("what,value\r\n")
         assert "seconds, p50" in text
         for service in ("ingest", "infer", "select-uncertain", "label-queue", "retrain-trigger"):
