@@ -12,6 +12,8 @@ from services.select_uncertain.pool import Candidate, ProjectPool
 from services.select_uncertain.rounds import stop_verdict
 from services.select_uncertain.rules import Facts, Judgement, Room, Tree
 
+STREAMS = 50  # of which the mean uncertainty is shown
+
 
 def of_pool(pool: ProjectPool, aggregate: str | None = None) -> dict[str, Any]:
     """Counts that do not depend on a policy; but the histogram is of the scores by which its `aggregate` ranks."""
@@ -28,7 +30,18 @@ def of_pool(pool: ProjectPool, aggregate: str | None = None) -> dict[str, Any]:
         "to_rescore": len(pool.stale("CANDIDATE")) if pool.epoch else 0,
         "new_labels": pool.new_labels,
         "score_histogram": np.histogram(scores, bins=10, range=(0, 1))[0].tolist(),
+        "by_stream": by_stream(pool, aggregate),
     }
+
+
+def by_stream(pool: ProjectPool, aggregate: str | None = None) -> dict[str, dict[str, float]]:
+    """Of the samples that wait, by the stream that they came from: how many, and how unsure on average; worst first."""
+    found: dict[str, list[float]] = {}
+    for one in pool.in_state("CANDIDATE"):
+        if one.top or one.probabilities:
+            found.setdefault(one.stream or "", []).append(one.unsure(aggregate))
+    rows = {name: {"n": len(scores), "uncertainty": round(float(np.mean(scores)), 4)} for name, scores in found.items()}
+    return dict(sorted(rows.items(), key=lambda row: -row[1]["uncertainty"])[:STREAMS])
 
 
 async def of_policy(

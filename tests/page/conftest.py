@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from conftest import require_runtime, wait_until
+from page.kinds_of_sample import every_kind
 from page.looking import OUT, World
 from page.stocking import imported, ingest, project, queued
 
@@ -61,6 +62,13 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         await asyncio.gather(_learning(made, data), _waiting(made, data))
         yield made
         await browser.close()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def kinds(world: World) -> World:
+    """The world with a project of every kind of sample."""
+    await every_kind(world)
+    return world
 
 
 async def _waiting(world: World, data: Dataset) -> None:

@@ -65,7 +65,9 @@ class World:
         return Rest(lambda app_id: f"{self.url}/api/{app_id}", self.stack.token, project)
 
     @asynccontextmanager
-    async def page(self, path: str, project: str = "waiting", delay: int = 0, **how: Any) -> AsyncIterator[Any]:
+    async def page(
+        self, path: str, project: str = "waiting", delay: int = 0, token: str | None = None, **how: Any
+    ) -> AsyncIterator[Any]:
         """A page of its own; what it asks of other hosts is noted, and an error on it fails the test."""
         context = await self.browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **how})
         page = await context.new_page()
@@ -78,7 +80,7 @@ class World:
             await session.send("Network.enable")
             limits = {"offline": False, "latency": delay, "downloadThroughput": -1, "uploadThroughput": -1}
             await session.send("Network.emulateNetworkConditions", limits)
-        await page.goto(f"{self.url}{path}{'&' if '?' in path else '?'}{urlencode(self.credentials(project))}")
+        await page.goto(f"{self.url}{path}{'&' if '?' in path else '?'}{urlencode(self.credentials(project, token))}")
         try:
             yield page
         finally:
@@ -88,8 +90,8 @@ class World:
             await context.close()
         assert errors == []
 
-    def credentials(self, project: str) -> dict[str, str]:
-        return {"token": self.stack.token, "project": project}
+    def credentials(self, project: str, token: str | None = None) -> dict[str, str]:
+        return {"token": token or self.stack.token, "project": project}
 
     def _note(self, request: Any) -> None:
         if not request.url.startswith(self.url):

@@ -1,5 +1,5 @@
 /** The public REST API, which is all that this page calls: /v1 is the portal's own, /api/APP-ID/v1 the services'. */
-import { project, token } from "./session";
+import { expired, project, token } from "./session";
 
 /** A service's refusal (RFC 9457), or status 0 when nobody answered. */
 export class Refused extends Error {
@@ -53,6 +53,7 @@ export async function call(path: string, how: Call = {}): Promise<Response> {
     throw new Refused(0, "offline", "The server does not answer.");
   }
   if (answer.ok || answer.status === 304) return answer;
+  if (answer.status === 401) expired.value = true;
   throw await refusal(answer);
 }
 

@@ -4,9 +4,10 @@ import { useEffect, useRef } from "preact/hooks";
 import * as draft from "./boxes";
 import { choice, keysOf } from "./keys";
 import type { Frame } from "./sample";
-import type { Box } from "./values";
+import { type Box, overlap } from "./values";
 
 const LEAST = 4; // CSS pixels a side; less is a click
+const TAKEN = 0.9; // overlap from which a suggestion is the box that it lies under
 const FIRST = 0.3; // side of a box that is made by key
 
 const hue = (labels: readonly string[], label: string) => `k${Math.max(0, labels.indexOf(label)) % 8}`;
@@ -41,11 +42,13 @@ const HANDLES: draft.Edges[] = [
 ];
 
 export function Boxer(props: { frame: Frame; labels: readonly string[]; hints: readonly Box[] }) {
-  const { frame, labels, hints } = props;
+  const { frame, labels } = props;
   const svg = useRef<SVGSVGElement>(null);
   const drag = useRef<Drag | null>(null);
   const live = useSignal<Box | null>(null);
   const { boxes, at } = draft.draft.value;
+  // One that was taken over is shown once.
+  const hints = props.hints.filter((hint) => !boxes.some((box) => box.label === hint.label && overlap(box, hint) > TAKEN));
   // What is chosen by key is also where a screen reader is.
   useEffect(() => {
     if (at >= 0 && svg.current?.contains(document.activeElement)) svg.current.querySelector<SVGElement>(`[data-box="${at}"]`)?.focus();
@@ -86,7 +89,7 @@ export function Boxer(props: { frame: Frame; labels: readonly string[]; hints: r
       onPointerDown={(event) => down(event)} onPointerMove={move} onPointerUp={up} onPointerCancel={stop}>
       {hints.map((box, which) => <Outline key={`h${which}`} frame={frame} box={box} labels={labels} dashed />)}
       {boxes.map((box, which) => (
-        <g key={which} data-box={which} class={`${hue(labels, box.label)} ${which === at ? "chosen" : ""}`} tabIndex={0} role="img"
+        <g key={which} data-box={which} class={`${hue(labels, box.label)} ${which === at ? "chosen" : ""}`} tabindex={0} role="img"
           aria-label={`${box.label}, box ${which + 1} of ${boxes.length}`} onFocus={() => draft.choose(which)}>
           <Drawn box={which === at && live.value ? live.value : box} frame={frame} active={which === at} grab={(event, edges) => down(event, box, edges)} />
         </g>

@@ -1,6 +1,7 @@
 /** The page that people label on: one at a time, many at once, yes and no, or boxes. */
 import { useEffect } from "preact/hooks";
 import { news, phase, reason, stir, task, views } from "./ahead";
+import { get } from "./api";
 import { boxKey } from "./boxer";
 import { Answers } from "./choosing";
 import { act, asked, keys, labels, type Mode, mode, modes, name, printed, REASONS, TITLES } from "./desk";
@@ -11,7 +12,7 @@ import { actionOf, pressed } from "./keys";
 import * as work from "./labelling";
 import { Arrived, Second, Strip, Summary } from "./past";
 import { away, waiting } from "./outbox";
-import { Button, dialog, Notice } from "./parts";
+import { Button, dialog, Notice, useLive } from "./parts";
 import { go } from "./router";
 import { project } from "./session";
 import { answeredToday, goal, sitting } from "./today";
@@ -103,6 +104,12 @@ function Saved() {
   return <span class={`kept ${count ? "busy" : "all"}`}>{count ? `Saving ${count}` : "All saved"}</span>;
 }
 
+/** What the selection waits for before it asks again. */
+function NextBatch() {
+  const { value } = useLive(() => get<{ waiting_for: string | null }>("/api/select-uncertain/v1/stats"), 2000);
+  return value?.waiting_for ? <p>The next questions: {value.waiting_for}.</p> : null;
+}
+
 function Nothing() {
   const why = reason.value;
   switch (phase.value) {
@@ -114,6 +121,7 @@ function Nothing() {
             Every sample that was chosen has its answer. New questions come when samples come in that the model is unsure
             about, or when a model that learnt from your answers takes over. This page looks by itself.
           </p>
+          <NextBatch />
           {project.value ? <p><a href="/dashboard">What the loop is doing</a></p> : null}
         </Notice>
       );

@@ -7,13 +7,13 @@ import { Dashboard } from "./dashboard";
 import { DeadLetters } from "./deadletters";
 import { Label } from "./label";
 import { Models } from "./models";
-import { kick, open } from "./outbox";
+import { kick, open, waiting } from "./outbox";
 import { Notice } from "./parts";
 import { People } from "./people";
 import { Review } from "./review";
 import { Link, path } from "./router";
 import { Samples } from "./samples";
-import { choose, current, has, may, me, project, projects, type Me, type Project, signIn, token } from "./session";
+import { choose, current, expired, has, may, me, project, projects, type Me, type Project, signIn, token } from "./session";
 import { Settings } from "./settings";
 import { applyTheme } from "./theme";
 import { Try } from "./try";
@@ -37,7 +37,7 @@ async function arrive(): Promise<void> {
 }
 
 function App() {
-  if (!token.value || trouble.value?.status === 401) return <SignIn refused={Boolean(trouble.value)} />;
+  if (!token.value || expired.value) return <SignIn />;
   return (
     <>
       <a class="skip-link" href="#main">To the content</a>
@@ -80,7 +80,8 @@ function Trouble() {
   );
 }
 
-function SignIn(props: { refused: boolean }) {
+function SignIn() {
+  const kept = waiting.value;
   return (
     <main class="sign-in" id="main">
       <h1>halfsure</h1>
@@ -96,7 +97,8 @@ function SignIn(props: { refused: boolean }) {
         <input id="token" name="token" type="password" autocomplete="off" required autoFocus />
         <button type="submit" class="primary">Open</button>
         <p class="quiet">
-          {props.refused ? "That token is not known here. " : ""}
+          {expired.value ? "The token is not known here, or not any more. " : ""}
+          {kept ? `${kept} ${kept === 1 ? "answer is" : "answers are"} kept in this browser and sent once you are back. ` : ""}
           <code>halfsure label</code> opens this page with the token of the stack on this machine; for another, ask whoever runs it.
         </p>
       </form>
@@ -129,9 +131,15 @@ function View() {
       </Notice>
     );
   if (path.value === "/settings") return <Settings />;
-  const shown = VIEWS.filter((one) => one.shown());
-  const found = shown.find((one) => one.to === `/${path.value.split("/")[1]}`) ?? shown[0]!;
-  return <found.view />;
+  const found = VIEWS.find((one) => one.to === `/${path.value.split("/")[1]}`);
+  const view = found ?? VIEWS.find((one) => one.shown())!;
+  if (!view.shown())
+    return (
+      <Notice title={`${view.name} is not for this token`}>
+        <p>It is a {me.value!.role}'s: it may look at the <Link to="/dashboard">dashboard</Link>. Ask whoever runs this for one that may do more.</p>
+      </Notice>
+    );
+  return <view.view />;
 }
 
 effect(() => {

@@ -38,6 +38,7 @@ function arrive(): string {
 }
 
 export const token = signal(arrive());
+export const expired = signal(false); // the token is not known any more
 export const me = signal<Me | null>(null);
 export const projects = signal<Project[] | null>(null);
 export const project = signal(sessionStorage.getItem(PROJECT) ?? "");
@@ -51,6 +52,7 @@ export function choose(name: string): void {
 export function signIn(given: string): void {
   sessionStorage.setItem(TOKEN, given.trim());
   token.value = given.trim();
+  expired.value = false;
 }
 
 export function signOut(): void {
