@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+SIDES = ("x", "y", "width", "height")
 SAME = 0.5
 """Overlap (intersection over union) from which two boxes of a label are taken for one thing."""
 
@@ -18,7 +19,7 @@ Boxed = Sequence[Mapping[str, Any]]
 
 def sides(boxes: Boxed) -> np.ndarray:
     """(B, 4) of x, y, width and height."""
-    rows = [(box["x"], box["y"], box["width"], box["height"]) for box in boxes]
+    rows = [[box[side] for side in SIDES] for box in boxes]
     return np.array(rows, np.float64).reshape(-1, 4)
 
 

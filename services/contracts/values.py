@@ -9,6 +9,7 @@
 A box is in fractions of the upright picture, from its upper left corner, so that it fits every size of it.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -66,6 +67,14 @@ def classes_of(value: Any) -> list[str]:
     if isinstance(value, dict):
         return sorted({str(box["label"]) for box in value["boxes"]})
     return list(value)
+
+
+def words(value: Any) -> str:
+    """A value for people to read, short."""
+    if isinstance(value, dict):
+        counts = Counter(box["label"] for box in value["boxes"])
+        return ", ".join(f"{count} {label}" for label, count in sorted(counts.items())) or "nothing"
+    return value if isinstance(value, str) else ", ".join(value) or "nothing"
 
 
 def agree(one: Any, other: Any) -> bool:

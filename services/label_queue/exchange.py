@@ -61,7 +61,7 @@ def routes(router: APIRouter, parts: "Parts") -> None:
         document = await parts.tasks.service.projects.need(project)
         schema = await parts.schemas.of(document)
         chosen = format_of(form, document)
-        bundle = unpacked(await request.body(), chosen.document)
+        bundle = unpacked(await request.body(), chosen.document, document.task)
         results = parts.imports.take(document, schema, split, chosen.read(bundle))
         first = await anext(results, None)  # what is wrong with the file as a whole is said before anything else
         return StreamingResponse(_results(first, results), 207, media_type="application/json")

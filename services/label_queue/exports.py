@@ -84,7 +84,7 @@ class Exports:
         for piece in writer.begin():
             yield piece
         async for labels in parts:
-            whole = await self._with_contents(labels) if form.packs else labels
+            whole = await self._with_contents(labels) if form.opens(document.task) else labels
             for piece in writer.add(whole):
                 yield piece
             await asyncio.sleep(0)

@@ -109,7 +109,8 @@ def _estimated(tasks: Sequence[Task], tested: Sequence[tuple[Task, Task]]) -> _E
     Of several labels and of boxes each label is a question of its own: whether it is there.
     """
     shared = [task for task in tasks if len(task.counted) > 1]
-    parts = Parts(a.value for task in [*shared, *(copy for copy, _ in tested)] for a in task.counted)
+    every = [*shared, *(copy for copy, _ in tested)]
+    parts = Parts([*(a.value for task in every for a in task.counted), *(master.value for _, master in tested)])
     ballots = [
         (f"{task.id}|{part}", a.annotator, said)
         for task in shared

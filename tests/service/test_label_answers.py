@@ -10,7 +10,7 @@ import orjson
 import pytest
 from conftest import Running, started
 from crowd import CONTENT, claim, submit
-from kinds import SPECS, extractor
+from kinds import SPECS
 from PIL import Image
 
 from services.contracts.events import (
@@ -22,6 +22,7 @@ from services.contracts.events import (
     Top,
 )
 from services.contracts.ids import task_id
+from services.contracts.tasks import kind_of
 from services.contracts.values import checked
 from services.label_queue.app import create
 from services.runtime.ports import Ports
@@ -31,12 +32,11 @@ DETECTION, SEVERAL = "image-detection", "image-multi-label"
 
 
 def project(task: str, revision: int = 1, **more: Any) -> ProjectUpdated:
-    assert extractor(task)
     document = {
         "name": "default",
         "task": task,
         "labels": LABELS,
-        "input": SPECS["image"].model_dump(mode="json"),
+        "input": SPECS[kind_of(task)].model_dump(mode="json"),
         "extractor": {"artefact": CONTENT, "manifest": CONTENT},
         "quality": {"gold_share": 0.0, "blind_share": 0.0},
         "suggestions": "topk",
@@ -246,3 +246,29 @@ async def test_books_count_the_same_after_a_restart(tmp_path: Path, ports: Ports
             told.append((await by_class(running), (await running.call("GET", "/v1/export")).headers["etag"]))
     assert told[0] == told[1]
     assert told[0][0] == {"cat": 2, "dog": 1}
+
+
+@pytest.mark.parametrize(
+    ("task", "good", "bad"),
+    [
+        ("text-classification", {"text": "the cat sat", "value": "cat"}, {"text": "x", "value": ["cat"]}),
+        ("text-multi-label", {"text": "the cat sat", "value": ["dog", "cat"]}, {"text": "x", "value": "cat"}),
+        ("series-classification", {"points": [{"a": 1, "b": 2}] * 3, "value": "cat"}, {"points": [], "value": "cat"}),
+        ("tabular-multi-label", {"row": {"a": 1, "b": 2}, "value": []}, {"row": {"a": 1}, "value": []}),
+    ],
+)
+async def test_texts_and_windows_come_with_their_labels_and_go_out_again(
+    queue: Running, task: str, good: dict[str, Any], bad: dict[str, Any]
+) -> None:
+    await queue.deliver(project(task))
+    body = b"\n".join(map(orjson.dumps, (good, bad)))
+    rows = (await queue.call("POST", "/v1/import", "operator", content=body)).json()["results"]
+    assert [row["status"] for row in rows] == [201, 422]
+    value = checked(good["value"], task, LABELS)
+    assert [row["value"] for row in await queue.data(LabelAccepted)] == [value]
+    for form in ("jsonl", "csv", "parquet"):
+        out = await queue.call("GET", f"/v1/export?format={form}")
+        again = await queue.call("POST", f"/v1/import?format={form}", "operator", content=out.content)
+        assert [row["status"] for row in again.json()["results"]] == [200], form
+    refused = await queue.call("GET", "/v1/export?format=coco")
+    assert (refused.status_code, f"cannot carry {task}" in refused.json()["detail"]) == (406, True)

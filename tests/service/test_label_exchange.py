@@ -127,7 +127,7 @@ async def test_formats_that_a_project_or_this_machine_cannot_have(
         refused = await queue.call("GET", "/v1/export?project=table&format=coco", "viewer")
         assert (refused.status_code, refused.json()["detail"]) == (
             406,
-            "coco is for pictures; for this project there is jsonl, csv, parquet.",
+            "coco cannot carry tabular-classification; for this project there is jsonl, csv, parquet.",
         )
         rows = b"".join(orjson.dumps({"row": {"a": n}, "key": f"r{n}", "value": "cat"}) + b"\n" for n in range(3))
         assert (await queue.call("POST", "/v1/import?project=table", "operator", content=rows)).status_code == 207

@@ -8,6 +8,7 @@ from rich.table import Table
 from services.cli.reaching import QUEUE, ProjectOption, TokenOption, UrlOption, reach, run
 from services.cli.rest import Rest
 from services.cli.terminal import HomeOption, JsonOption, app, out
+from services.contracts.values import words
 
 
 @app.command()
@@ -55,8 +56,8 @@ def _task_table(rows: list[dict[str, Any]]) -> Table:
     table = Table("task", "sample", "state", "answers", "label", "suggested")
     for row in rows:
         hint = row.get("suggested_answer")
-        suggested = f"{hint['value']} ({hint['confidence']:.0%})" if hint else ""
-        value = "" if row["value"] is None else str(row["value"])
+        suggested = f"{words(hint['value'])} ({hint['confidence']:.0%})" if hint else ""
+        value = "" if row["value"] is None else words(row["value"])
         cells = (row["id"], row["sample_id"], row["state"], _given(row["answers"]), value, suggested)
         table.add_row(*map(_plain, cells))
     return table
@@ -66,7 +67,7 @@ def _given(answers: list[dict[str, Any]] | int) -> str:
     """What was answered, for those who may know; else how often."""
     if isinstance(answers, int):
         return str(answers)
-    return ", ".join(str(answer["value"]) for answer in answers if answer["kind"] == "counted")
+    return ", ".join(words(answer["value"]) for answer in answers if answer["kind"] == "counted")
 
 
 @app.command()

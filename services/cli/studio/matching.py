@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from services.contracts.label_studio import choice
+from services.contracts.label_studio import answer
 
 PREFIX = "label-studio:"
 LONGEST = 86_400.0  # seconds
@@ -62,7 +62,7 @@ def wishes(annotations: Iterable[Mapping[str, Any]], names: Mapping[int, str]) -
     """The newest annotation of each person; what is no single choice (and no skip) is none."""
     newest: dict[str, Wish] = {}
     for one in sorted(annotations, key=lambda one: (_time(one), one["id"])):
-        value = choice(one)
+        value = answer(one)
         if value is None and not one.get("was_cancelled"):
             continue
         lead = one.get("lead_time")

@@ -7,11 +7,19 @@ from services.label_queue.interchange.azureml import AzureMl, read_azureml
 from services.label_queue.interchange.coco import Coco, read_coco
 from services.label_queue.interchange.folders import HuggingFace, Yolo, read_hugging_face, read_yolo
 from services.label_queue.interchange.jsonlines import read_json_lines
-from services.label_queue.interchange.label import ALL, IMAGES, Format
+from services.label_queue.interchange.label import ALL, BOXES, CLASSES, IMAGES, Dataset, Format, Writer
 from services.label_queue.interchange.label_studio import LabelStudio, read_label_studio
 from services.label_queue.interchange.tables import Csv, JsonLines, read_csv
+from services.label_queue.interchange.yolo import YoloBoxes
 
 ZIP = "application/zip"
+
+
+def yolo(dataset: Dataset) -> Writer:
+    """Its layout is another one for boxes."""
+    return YoloBoxes(dataset) if dataset.kind in BOXES else Yolo(dataset)
+
+
 FORMATS = {
     one.name: one
     for one in (
@@ -19,9 +27,9 @@ FORMATS = {
         Format("csv", "text/csv; charset=utf-8", "csv", Csv, read_csv, ALL, document=".csv"),
         Format("parquet", "application/vnd.apache.parquet", "parquet", parquet.Parquet, parquet.read_parquet, ALL),
         Format("label-studio", "application/json", "json", LabelStudio, read_label_studio, IMAGES, document=".json"),
-        Format("coco", "application/json", "json", Coco, read_coco, IMAGES, document=".json"),
+        Format("coco", "application/json", "json", Coco, read_coco, IMAGES, measures=True, document=".json"),
         Format("azureml", ZIP, "zip", AzureMl, read_azureml, IMAGES, document=".jsonl"),
-        Format("yolo", ZIP, "zip", Yolo, read_yolo, IMAGES, packs=True),
+        Format("yolo", ZIP, "zip", yolo, read_yolo, (*CLASSES, *BOXES), packs=True),
         Format("huggingface", ZIP, "zip", HuggingFace, read_hugging_face, IMAGES, packs=True),
     )
 }
@@ -33,7 +41,9 @@ def format_of(name: str, document: ProjectDocument) -> Format:
     if name not in FORMATS:
         raise Problem(406, "format", f"There is no format {name!r:.100}; there is {', '.join(fit)}.")
     if name not in fit:
-        raise Problem(406, "format", f"{name} is for pictures; for this project there is {', '.join(fit)}.")
+        raise Problem(
+            406, "format", f"{name} cannot carry {document.task}; for this project there is {', '.join(fit)}."
+        )
     if name == "parquet" and not parquet.there():
         raise Problem(406, "format", "Parquet needs pyarrow where label-queue runs: pip install 'halfsure[parquet]'.")
     return FORMATS[name]

@@ -5,6 +5,7 @@ import zipfile
 from collections.abc import Iterable
 
 from services.contracts.problem import Problem
+from services.contracts.tasks import Task
 from services.label_queue.interchange.label import Bundle
 
 MAGIC = b"PK\x03\x04"
@@ -51,13 +52,13 @@ class ZipWriter:
         return self._sink.taken()
 
 
-def unpacked(raw: bytes, document: str | None) -> Bundle:
+def unpacked(raw: bytes, document: str | None, task: Task = "image-classification") -> Bundle:
     """The file as it is, or an archive's document (the first that ends so) and its other files.
 
     Raises a 422 problem for a broken archive, too large a one, or one without its document.
     """
     if not raw.startswith(MAGIC):
-        return Bundle(raw)
+        return Bundle(raw, task=task)
     files: dict[str, bytes] = {}
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
@@ -71,9 +72,9 @@ def unpacked(raw: bytes, document: str | None) -> Bundle:
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError) as error:
         raise Problem(422, "broken-archive", f"This is no archive that can be read: {error}.") from error
     if document is None:
-        return Bundle(b"", files)
+        return Bundle(b"", files, task)
     name = first(sorted(files, key=lambda path: (path.count("/"), path)), document)
-    return Bundle(files.pop(name), files)
+    return Bundle(files.pop(name), files, task)
 
 
 def first(names: Iterable[str], suffix: str) -> str:

@@ -1,6 +1,10 @@
-"""Folders of pictures in a zip: YOLO's layout for classification, and Hugging Face's imagefolder. Pure."""
+"""Folders of pictures in a zip: YOLO's layout for classification, and Hugging Face's imagefolder. Pure.
 
-from collections.abc import Iterable, Iterator, Sequence
+Hugging Face has several labels in `labels`, and boxes in `objects`, as its guides for object detection do.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 from urllib.parse import quote, unquote
 
 import orjson
@@ -8,6 +12,8 @@ import orjson
 from services.contracts.problem import Problem
 from services.label_queue.interchange.archive import ZipWriter
 from services.label_queue.interchange.label import Bundle, Dataset, Incoming, Label, Read, mapping, named, referred
+from services.label_queue.interchange.pictures import fractions, pixels, size_of
+from services.label_queue.interchange.yolo import read_yolo_boxes
 
 UNSAFE = frozenset('/\\%:*?"<>|')
 YOLO = {"train": "train", "evaluation": "val"}
@@ -58,7 +64,10 @@ class Yolo:
 
 
 def read_yolo(bundle: Bundle) -> Read:
-    """Every picture by the name of its folder, and the folder above it if that is a split's name."""
+    """Every picture by the name of its folder, and the folder above it if that is a split's name; or boxes."""
+    if bundle.answer == "detection":
+        yield from read_yolo_boxes(bundle)
+        return
     if not bundle.files:
         raise Problem(422, "no-archive", "Send a .zip with a folder for each class.")
     for path, raw in bundle.files.items():
@@ -87,7 +96,7 @@ class HuggingFace:
             if label.raw is None or label.split not in HUGGING_FACE:
                 continue
             split = HUGGING_FACE[label.split]
-            row = {"file_name": label.file_name, "label": label.value, "sample_id": label.sample_id}
+            row = {"file_name": label.file_name, **_columns(label), "sample_id": label.sample_id}
             self._lines.setdefault(split, []).append(orjson.dumps(row) + b"\n")
             yield self._zip.put(f"{split}/{label.file_name}", label.raw)
 
@@ -95,6 +104,38 @@ class HuggingFace:
         for split, lines in self._lines.items():
             yield self._zip.put(f"{split}/metadata.jsonl", b"".join(lines))
         yield self._zip.end()
+
+
+def _columns(label: Label) -> dict[str, Any]:
+    if isinstance(label.value, str):
+        return {"label": label.value}
+    if not isinstance(label.value, dict):
+        return {"labels": label.value}
+    size = size_of(label.raw or b"")
+    boxes = label.value["boxes"]
+    return {
+        "objects": {"bbox": [pixels(box, size) for box in boxes], "categories": [box["label"] for box in boxes]},
+        "width": size[0],
+        "height": size[1],
+    }
+
+
+def _value(row: Mapping[str, Any], path: str, bundle: Bundle) -> Any:
+    """What `_columns` was given. Raises a 422 problem."""
+    if bundle.answer == "classification":
+        if not isinstance(row.get("label"), str):
+            raise Problem(422, "no-label", "A line has no text in `label`.")
+        return row["label"]
+    if bundle.answer == "multi-label":
+        if not isinstance(row.get("labels"), list):
+            raise Problem(422, "no-label", "A line has no list in `labels`.")
+        return row["labels"]
+    objects = mapping(row.get("objects"), "A line's `objects`")
+    boxes, names = objects.get("bbox"), objects.get("categories", objects.get("category"))
+    if not isinstance(boxes, list) or not isinstance(names, list) or len(boxes) != len(names):
+        raise Problem(422, "no-boxes", "`objects` has a list `bbox` and as many `categories`.")
+    size = size_of(bundle.find(path) or b"") if boxes else (1.0, 1.0)
+    return {"boxes": [fractions(name, box, size) for name, box in zip(names, boxes, strict=True)]}
 
 
 def read_hugging_face(bundle: Bundle) -> Read:
@@ -108,9 +149,8 @@ def read_hugging_face(bundle: Bundle) -> Read:
         for line in document.splitlines():
             try:
                 row = mapping(orjson.loads(line), "A line")
-                if not isinstance(row.get("label"), str):
-                    raise Problem(422, "no-label", "A line has no text in `label`.")
-                yield referred({}, row["label"], f"{base}{row.get('file_name', '')}", bundle, split)
+                name = f"{base}{row.get('file_name', '')}"
+                yield referred({}, _value(row, name, bundle), name, bundle, split)
             except Problem as problem:
                 yield problem
             except orjson.JSONDecodeError as error:

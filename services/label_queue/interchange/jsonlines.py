@@ -26,7 +26,7 @@ class Stored(BaseModel):
 
 
 class Line(BaseModel):
-    """A sample, as base64 data, as a row or as stored content of a known sample, and its label."""
+    """A sample, as base64 data, a row, a window's points, a text, or stored content of a known one, and its label."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -34,6 +34,8 @@ class Line(BaseModel):
     data: str | None = None
     media_type: str | None = Field(default=None, max_length=100)
     row: dict[str, Any] | None = None
+    points: list[dict[str, Any]] | None = None
+    text: str | None = None
     content: Stored | None = None
     sample_id: SampleId | None = None
     key: str | None = Field(default=None, min_length=1, max_length=500)
@@ -41,8 +43,8 @@ class Line(BaseModel):
 
     @model_validator(mode="after")
     def _one_content(self) -> Self:
-        if sum(part is not None for part in (self.data, self.row, self.content)) != 1:
-            raise ValueError("give exactly one of data, row and content")
+        if sum(part is not None for part in (self.data, self.row, self.points, self.text, self.content)) != 1:
+            raise ValueError("give exactly one of data, row, points, text and content")
         if (self.data is None) != (self.media_type is None):
             raise ValueError("media_type goes with data, and data with media_type")
         if (self.content is None) != (self.sample_id is None) or (self.content and self.key):
@@ -69,7 +71,10 @@ def _incoming(row: Any) -> Incoming:
         raw = None if line.data is None else base64.b64decode(line.data, validate=True)
     except ValueError as error:
         raise invalid("/data", "base64", f"data is not base64: {error}.") from error
-    return Incoming(line.value, content, line.sample_id, raw, line.media_type, line.row, line.key, line.split)
+    media_type, rows = line.media_type, line.row if line.points is None else line.points
+    if line.text is not None:
+        raw, media_type = line.text.encode(), "text/plain"
+    return Incoming(line.value, content, line.sample_id, raw, media_type, rows, line.key, line.split)
 
 
 def _line(row: Any) -> Line:

@@ -8,9 +8,12 @@ import orjson
 
 from services.contracts.events import Content
 from services.contracts.problem import Problem
+from services.contracts.tasks import Answer, answer_of
 from services.contracts.tasks import Task as Kind
 
-IMAGES: tuple[Kind, ...] = ("image-classification",)
+CLASSES: tuple[Kind, ...] = ("image-classification",)
+BOXES: tuple[Kind, ...] = ("image-detection",)
+IMAGES: tuple[Kind, ...] = (*CLASSES, "image-multi-label", *BOXES)
 ALL: tuple[Kind, ...] = get_args(Kind)
 SUFFIXES = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp", "image/bmp": ".bmp", "image/gif": ".gif"}
 TYPES = {suffix: kind for kind, suffix in SUFFIXES.items()} | {".jpeg": "image/jpeg"}
@@ -36,7 +39,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Incoming:
-    """A label that was made elsewhere, and its sample: stored content of a known one, or bytes, or a row of a table.
+    """A label that was made elsewhere, and its sample: stored content of a known one, or bytes, or a row, or rows.
 
     The value of a cell is text: JSON where the project's answers are more than a label (`cell`, `of_cell`).
     """
@@ -46,7 +49,7 @@ class Incoming:
     sample_id: str | None = None
     raw: bytes | None = None
     media_type: str | None = None
-    row: Mapping[str, Any] | None = None
+    row: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
     key: str | None = None
     split: str | None = None
 
@@ -62,10 +65,16 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A file that came in; of an archive its document, and the other files by name."""
+    """A file that came in for a project's task; of an archive its document, and the other files by name."""
 
     document: bytes
     files: Mapping[str, bytes] = field(default_factory=dict)
+    task: Kind = "image-classification"
+
+    @property
+    def answer(self) -> Answer:
+        """Which kind of answer is wanted of it."""
+        return answer_of(self.task)
 
     def find(self, name: str) -> bytes | None:
         """A file by its path, or by its name alone if no other has it."""
@@ -88,7 +97,10 @@ class Writer(Protocol):
 
 @dataclass(frozen=True)
 class Format:
-    """A format by name. `document` is how the document's name ends in an archive; a writer that packs gets contents."""
+    """A format by name. `document` is how the document's name ends in an archive.
+
+    A writer that packs gets contents, and one that `measures` gets them where there are boxes, which it has in pixels.
+    """
 
     name: str
     media_type: str
@@ -97,7 +109,12 @@ class Format:
     read: Any  # Bundle -> Iterator[Incoming | Problem]
     kinds: tuple[Kind, ...] = ALL
     packs: bool = False
+    measures: bool = False
     document: str | None = None
+
+    def opens(self, task: str) -> bool:
+        """Whether its writer wants contents."""
+        return self.packs or (self.measures and task in BOXES)
 
 
 Read = Iterator[Incoming | Problem]

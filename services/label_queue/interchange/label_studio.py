@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from services.contracts.label_studio import choice, prediction, result, task
+from services.contracts.label_studio import answer, prediction, result, task
 from services.contracts.problem import Problem
 from services.label_queue.interchange.label import Bundle, Dataset, Incoming, Label, Read, mapping, referred
 
@@ -29,7 +29,7 @@ class LabelStudio:
             row = task(label.sample_id, {"split": label.split, **label.content.model_dump()})
             given = {"result": result(label.value), "was_cancelled": False, "ground_truth": label.split == "gold"}
             row["annotations"] = [given]
-            if suggested := label.facts.get("predicted"):
+            if (suggested := label.facts.get("predicted")) is not None:
                 row["predictions"] = [prediction(suggested, label.confidence, label.facts["model_version"])]
             yield (b"," if self._some else b"") + orjson.dumps(row) + b"\n"
             self._some = True
@@ -54,16 +54,17 @@ def read_label_studio(bundle: Bundle) -> Read:
 def _incoming(row: Mapping[str, Any], bundle: Bundle) -> Incoming:
     data = mapping(row.get("data"), "A task's data")
     annotations = [mapping(one, "An annotation") for one in row.get("annotations") or ()]
-    values = [value for value in map(choice, annotations) if value is not None]
+    values = [value for one in annotations if (value := answer(one, bundle.task)) is not None]
     if not values:
-        raise Problem(422, "no-label", "The task has no annotation with exactly one choice.")
+        wanted = " with exactly one choice" if bundle.answer == "classification" else ""
+        raise Problem(422, "no-label", f"The task has no annotation{wanted}.")
     image = str(data.get("image", ""))
     if image.startswith("data:"):
         return _inline(image, values[-1])
     return referred(data, values[-1], image.split("?d=")[-1].lstrip("/"), bundle, data.get("split"))
 
 
-def _inline(image: str, value: str) -> Incoming:
+def _inline(image: str, value: Any) -> Incoming:
     head, _, body = image.partition(",")
     try:
         raw = base64.b64decode(body, validate=True)

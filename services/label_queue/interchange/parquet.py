@@ -72,8 +72,8 @@ def read_parquet(bundle: Bundle) -> Read:
 
 def _incoming(row: dict[str, Any], bundle: Bundle) -> Any:
     value = row.get("value", row.get("label"))
-    if not isinstance(value, str):
-        return Problem(422, "no-label", "The row has no text in `value`, nor in `label`.")
+    if value is None or (bundle.answer == "classification" and not isinstance(value, str)):
+        return Problem(422, "no-label", "The row has no answer in `value`, nor in `label`.")
     try:
         return referred(row, value, str(row.get("file_name") or ""), bundle, row.get("split"))
     except Problem as problem:
