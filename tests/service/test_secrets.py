@@ -72,7 +72,8 @@ async def _broken(one: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async def get(_: Any, keys: Any) -> Any:
         raise RuntimeError(f"connecting to redis://halfsure:{PLANTED}@10.0.0.9:6379 failed (sig={PLANTED})")
 
-    monkeypatch.setattr(type(one.running.state), "get", get)
-    answer = await one.running.call("GET", "/v1/deadletters")
+    with monkeypatch.context() as patched:
+        patched.setattr(type(one.running.state), "get", get)
+        answer = await one.running.call("GET", "/v1/deadletters")
     assert answer.status_code == 500
     assert PLANTED not in answer.text
