@@ -14,7 +14,7 @@ SERVICES := ingest infer select-uncertain label-queue retrain-trigger uplink por
 TAG    := dev
 BUILD  := docker build
 # What CI runs of trust too.
-TRUST := $(addprefix tests/service/test_,roles.py secrets.py tokens.py care.py defects.py) tests/unit/test_hostile.py
+TRUST := $(addprefix tests/service/test_,roles.py secrets.py tokens.py defects.py) tests/unit/test_hostile.py
 # The tool that `make test-k8s CLUSTER=one-node` brings a cluster up with.
 CLUSTER_TOOL := ../shared/tools/cluster/cluster
 # Ends with the tests when CI calls it: integration tests then fail, not skip, where the runtime is absent.

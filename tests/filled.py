@@ -124,7 +124,7 @@ async def _infer(one: Filled) -> None:
 
 async def _select(one: Filled) -> None:
     running = one.running
-    rule = {"batch": 4, "min_pool": 4, "settle_seconds": 3600, "control": 0, "audit": 0}
+    rule = {"batch": 2, "low_water": 1, "min_pool": 4, "settle_seconds": 3600, "control": 0, "audit": 0}
     for name in (MINE, OTHER):
         event = crowd.project(name, policy=rule)
         await _heard(running, event)
@@ -142,7 +142,7 @@ async def _select(one: Filled) -> None:
             ),
         )
     opened = await running.call("POST", "/v1/rounds", json={"budget": 2})
-    assert (await running.call("PUT", "/v1/policies/mine", json={})).status_code == 201
+    assert (await running.call("PUT", "/v1/policies/mine", json=rule)).status_code == 201
     one.names |= {"policy_id": "mine", "round_id": opened.json()["id"], "sample_id": "smp_0"}
 
 

@@ -4,6 +4,7 @@ import sys
 
 from services.cli.commands import (
     check,
+    deadletters,
     doctor,
     environment,
     exchange,
@@ -40,6 +41,7 @@ _PARTS = (
     k8s,
     iotedge,
     token,
+    deadletters,
 )
 
 

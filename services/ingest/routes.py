@@ -21,6 +21,8 @@ from services.runtime import http
 from services.runtime.access import Caller, Project, caller_with, needs
 
 LINES = 1000
+KNOWN = {"description": "The sample is known already; its first id"}
+GATHERED = {"description": "A point of a stream whose window is not whole yet"}
 CACHED = "private, max-age=31536000, immutable"
 
 
@@ -41,7 +43,13 @@ def routes(samples: Samples, history: History) -> APIRouter:
 
 
 def _writing(router: APIRouter, samples: Samples) -> None:
-    @router.post("/v1/samples", dependencies=[needs("operator")], status_code=201)
+    @router.post(
+        "/v1/samples",
+        dependencies=[needs("operator")],
+        status_code=201,
+        responses={200: KNOWN, 202: GATHERED},
+        openapi_extra=_taken("application/json", *(f"image/{kind}" for kind in ("png", "jpeg"))),
+    )
     async def post(project: Project, request: Request) -> Response:
         document = await samples.service.projects.need(project)
         name = _request_id(request)
@@ -54,7 +62,12 @@ def _writing(router: APIRouter, samples: Samples) -> None:
             raise outcome
         return answer(outcome, project)
 
-    @router.post("/v1/samples:batch", dependencies=[needs("operator")], status_code=207)
+    @router.post(
+        "/v1/samples:batch",
+        dependencies=[needs("operator")],
+        status_code=207,
+        openapi_extra=_taken("application/x-ndjson"),
+    )
     async def batch(project: Project, request: Request) -> Response:
         document = await samples.service.projects.need(project)
         lines = [line for line in (await request.body()).split(b"\n") if line.strip()]
@@ -113,6 +126,15 @@ def _reading(router: APIRouter, samples: Samples, history: History) -> None:
     async def stats(project: Project) -> dict[str, Any]:
         await samples.service.projects.need(project)
         return await samples.stats(project)
+
+
+def _taken(*kinds: str) -> dict[str, Any]:
+    """The body for the OpenAPI: the routes read it themselves, because a sample comes in many forms."""
+    schema = Inline.model_json_schema()
+    claim = schema.pop("$defs")["Claim"]
+    schema["properties"]["content"] = {"anyOf": [claim, {"type": "null"}]}
+    schemas = {kind: {"type": "string", "format": "binary"} for kind in kinds} | {"application/json": schema}
+    return {"requestBody": {"content": {kind: {"schema": schemas[kind]} for kind in kinds}}}
 
 
 def _request_id(request: Request) -> str:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+# The route reads the body itself, by its format.
+TAKEN = {"requestBody": {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}}
 FormatName = Annotated[str, Query(alias="format")]
 
 
@@ -53,7 +55,7 @@ def routes(router: APIRouter, parts: "Parts") -> None:
         body = _logged(parts.exports.write(chosen, document, schema, source))
         return StreamingResponse(body, media_type=chosen.media_type, headers=headers)
 
-    @router.post("/v1/import", dependencies=[needs("operator")], status_code=207)
+    @router.post("/v1/import", dependencies=[needs("operator")], status_code=207, openapi_extra=TAKEN)
     async def imported(
         project: Project, request: Request, split: Split | None = None, form: FormatName = "jsonl"
     ) -> Response:

@@ -61,7 +61,7 @@ def speaker(caller: Caller, named: str | None) -> str:
 
 
 def _leasing(router: APIRouter, parts: Parts) -> None:
-    @router.post("/v1/tasks:claim")
+    @router.post("/v1/tasks:claim", responses={204: {"description": "None is free; X-Queue says how many wait"}})
     async def claim(project: Project, caller: ByAnnotator, body: ClaimBody) -> Response:
         document = await parts.tasks.service.projects.need(project)
         schema = await parts.schemas.of(document)
@@ -101,7 +101,9 @@ def _leasing(router: APIRouter, parts: Parts) -> None:
 
 
 def _answering(router: APIRouter, parts: Parts) -> None:
-    @router.post("/v1/tasks/{task}/annotations", status_code=201)
+    @router.post(
+        "/v1/tasks/{task}/annotations", status_code=201, responses={200: {"description": "It was here already"}}
+    )
     async def annotate(project: Project, task: str, caller: ByAnnotator, body: AnswerBody) -> Response:
         document = await parts.tasks.service.projects.need(project)
         schema = await parts.schemas.of(document)

@@ -174,7 +174,7 @@ def _shadowing(router: APIRouter, registry: Registry) -> None:
 def _bringing(router: APIRouter, registry: Registry) -> None:
     service = registry.service
 
-    @router.post("/v1/models", status_code=201)
+    @router.post("/v1/models", status_code=201, responses={200: {"description": "It was here already"}})
     async def bring(project: Project, body: Brought, caller: Operator) -> Response:
         document = await service.projects.need(project)
         content = await _content(registry, project, body.artefact)

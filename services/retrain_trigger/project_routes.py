@@ -39,7 +39,7 @@ def routes(catalogue: Catalogue, flights: Flights) -> APIRouter:
 def _projects(router: APIRouter, catalogue: Catalogue, flights: Flights) -> None:
     projects = catalogue.service.projects
 
-    @router.post("/v1/projects", status_code=201)
+    @router.post("/v1/projects", status_code=201, responses={200: {"description": "It was here already"}})
     async def create(spec: ProjectSpec, caller: Operator) -> Response:
         if not caller.sees(spec.name):
             raise not_found("project", spec.name)  # neither whether it is there, nor that it could be

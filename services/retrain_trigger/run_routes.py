@@ -41,7 +41,7 @@ def routes(runs: Runs, flights: Flights) -> APIRouter:
 def _runs(router: APIRouter, runs: Runs, flights: Flights) -> None:
     service = runs.service
 
-    @router.post("/v1/runs", status_code=202)
+    @router.post("/v1/runs", status_code=202, responses={200: {"description": "The run of the same labels"}})
     async def start(project: Project, body: RunRequest, caller: Operator) -> Response:
         document = await service.projects.need(project)
         await _enough(flights, document, forced=body.force)

@@ -9,6 +9,7 @@ import structlog
 from prometheus_client import REGISTRY, Counter, Gauge, Metric
 
 from services.runtime import tracing
+from services.runtime.scrubbing import Scrubbing, scrubbed
 
 RECEIVED = Counter("halfsure_events_received_total", "Events handed to a handler", ["type"])
 RETRIED = Counter("halfsure_events_retried_total", "Events asked for again", ["type"])
@@ -55,7 +56,9 @@ class Lines(structlog.PrintLogger):
 
 def configure(service: str, level: str) -> None:
     """Every line names its service; tracebacks stay in the log and never reach a caller."""
-    logging.basicConfig(level=level.upper(), stream=sys.stdout, format="%(message)s")
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(Scrubbing("%(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
     for noisy in NOISY:
         logging.getLogger(noisy).setLevel("WARNING")
     structlog.configure(
@@ -65,6 +68,7 @@ def configure(service: str, level: str) -> None:
             tracing.logged,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            scrubbed,
             structlog.processors.JSONRenderer(),
         ],
         logger_factory=Lines,

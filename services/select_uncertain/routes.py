@@ -42,7 +42,11 @@ def routes(asking: Asking) -> APIRouter:
 
 
 def _policy_routes(router: APIRouter, asking: Asking) -> None:
-    @router.put("/v1/policies/{policy_id}", dependencies=[needs("operator")])
+    @router.put(
+        "/v1/policies/{policy_id}",
+        dependencies=[needs("operator")],
+        responses={201: {"description": "A first version"}},
+    )
     async def put_policy(
         policy_id: PolicyId,
         policy: SelectionPolicy,

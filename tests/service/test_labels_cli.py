@@ -194,3 +194,19 @@ def test_without_a_stack_a_command_says_so_and_makes_nothing(
     elsewhere = CliRunner().invoke(app, [*arguments, "--url", "http://127.0.0.1:9"])
     assert "HALFSURE_TOKEN" in str(elsewhere.exception), "the token of this machine goes nowhere else"
     assert {path.name for path in tmp_path.iterdir()} == {"there.jsonl"}
+
+
+async def test_dead_letters_are_listed_replayed_and_discarded(cli: Cli) -> None:
+    """What came before its project is handled once the project is there; what never fits is thrown away."""
+    assert await cli.queue.deliver(selected("smp_early", project="later")) == ["DROP"]
+    await cli.queue.deliver_raw("project", [{"id": "broken"}])
+    rows = await cli.json("deadletters", "list", "label-queue", role="admin")
+    letters = {row["topic"]: row["id"] for row in rows}
+    assert set(letters) == {"sample-selected", "project"}
+    await cli("deadletters", "replay", "label-queue", "--all", role="admin", code=1)
+    await cli.queue.deliver(project("later"))
+    await cli("deadletters", "replay", "label-queue", letters["sample-selected"], role="admin")
+    tasks = (await cli.queue.call("GET", "/v1/tasks?project=later")).json()["items"]
+    assert [row["sample_id"] for row in tasks] == ["smp_early"]
+    await cli("deadletters", "discard", "label-queue", letters["project"], role="admin")
+    assert await cli.json("deadletters", "list", "label-queue", role="admin") == []

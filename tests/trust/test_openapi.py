@@ -24,6 +24,9 @@ STREAM = "/v1/events"  # has no end; tests/service/test_portal.py asks it
 # What takes away what the others ask about comes last.
 LATE = ("DELETE", "discard", ":unload", ":rollback")
 
+for kind in ("application/x-ndjson", "image/png", "image/jpeg"):
+    schemathesis.serializer.alias(kind, "application/octet-stream")
+
 pytestmark = pytest.mark.usefixtures("brisk")
 
 
