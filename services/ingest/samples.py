@@ -11,7 +11,7 @@ import structlog
 from services.contracts.events import SampleRejected, SampleWithdrawn
 from services.contracts.problem import Problem, not_found
 from services.contracts.projects import ProjectDocument
-from services.ingest import admission, index
+from services.ingest import admission, hooks, index
 from services.ingest.admission import Claim, Draft, Gate, Inline
 from services.ingest.buffer import Buffer
 from services.ingest.intake import Intake, Outcome
@@ -36,6 +36,7 @@ class Samples:
     def __init__(self, service: Service, settings: IngestSettings, buffer: Buffer) -> None:
         self.service = service
         self._buffer = buffer
+        self._hooks = hooks.chain(settings)
         self._ahead = timedelta(seconds=settings.future_seconds)
         self._intake = Intake(service, settings)
         self._streams = Streams(service)
@@ -68,8 +69,7 @@ class Samples:
         self, project: ProjectDocument, drafts: Sequence[Draft | Problem], requests: Sequence[str]
     ) -> list[Outcome | Problem]:
         """Store the drafts that the project's models could read; what was or is refused is said on the bus."""
-        unfit = await asyncio.to_thread(_unfit, drafts, project)
-        judged = [problem or draft for draft, problem in zip(drafts, unfit, strict=True)]
+        judged = await self._judged(project, drafts)
         good = [
             admission.with_request(draft, request, trace)
             for draft, request, trace in zip(judged, requests, tracing.apart(len(judged)), strict=True)
@@ -80,6 +80,20 @@ class Samples:
         refused = [(request, row) for row, request in zip(answers, requests, strict=True) if isinstance(row, Problem)]
         await self.refuse(project.name, refused)
         return answers
+
+    async def _judged(self, project: ProjectDocument, drafts: Sequence[Draft | Problem]) -> list[Draft | Problem]:
+        """The drafts that may be stored, as the hooks leave them; decoded once more where one changed something."""
+        judged = await asyncio.to_thread(_fit, drafts, project)
+        if not self._hooks:
+            return judged
+        gate = self.gate(project)
+        changed = await asyncio.to_thread(
+            lambda: [row if isinstance(row, Problem) else hooks.passed(self._hooks, gate, row) for row in judged]
+        )
+        for before, after in zip(judged, changed, strict=True):
+            if isinstance(before, Draft) and before is not after and before.source:
+                await self.service.blobs.delete(before.source)  # what must not be stored was put there to be read
+        return await asyncio.to_thread(_fit, changed, project)
 
     async def _stored(self, project: ProjectDocument, drafts: Sequence[Draft]) -> list[Outcome | Problem]:
         """Outcomes in order; the point of a stream is stored with its window, and until then only kept."""
@@ -242,5 +256,5 @@ def _outcome(row: Draft | Problem | dict[str, Any], stored: dict[str, Outcome | 
     return row if isinstance(row, Problem) else Outcome(row, created=False)
 
 
-def _unfit(drafts: Sequence[Draft | Problem], project: ProjectDocument) -> list[Problem | None]:
-    return [row if isinstance(row, Problem) else admission.unfit(row, project.input) for row in drafts]
+def _fit(drafts: Sequence[Draft | Problem], project: ProjectDocument) -> list[Draft | Problem]:
+    return [row if isinstance(row, Problem) else admission.unfit(row, project.input) or row for row in drafts]

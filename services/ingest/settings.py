@@ -20,4 +20,9 @@ class IngestSettings(BaseSettings):
     buffer_ttl_seconds: float = Field(
         default=7200.0, ge=1, description="for which what is asked about is promised to be kept until it is uploaded"
     )
+    hooks: tuple[str, ...] = Field(
+        default=(), description="what looks at content before it is stored, in this order (JSON; docs/edge.md)"
+    )
+    downscale_side: int = Field(default=1024, ge=16, description="pixels of the longer side, with the hook `downscale`")
+    downscale_quality: int = Field(default=85, ge=1, le=95, description="of what that hook compresses again")
     sources: Path | None = Field(default=None, description="YAML or TOML file of the sources (docs/sources.md)")

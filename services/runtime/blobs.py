@@ -74,7 +74,9 @@ class AzureBlobs:
         names = [f"{at:06d}.{sha256(part)[:32]}" for at, part in enumerate(parts)]  # 64 bytes at most
         staged: set[str] = set()
         with contextlib.suppress(ResourceNotFoundError):
-            _, waiting = await blob.get_block_list("uncommitted")
+            there, waiting = await blob.get_block_list("all")
+            if there:
+                return
             staged = {block.id for block in waiting}
         for name, part in zip(names, parts, strict=True):
             if name not in staged:
