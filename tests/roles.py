@@ -35,6 +35,8 @@ TABLE: dict[str, tuple[Row, ...]] = {
         ("operator", "POST", "/v1/models/{version}:load"),
         ("viewer", "POST", "/v1/predict"),
         ("operator", "POST", "/v1/rescore"),
+        ("viewer", "GET", "/v1/rescore"),
+        ("operator", "DELETE", "/v1/rescore/{name}"),
         ("viewer", "GET", "/v1/rescore/{name}"),
         ("operator", "POST", "/v1/models/{version}:unload"),
     ),
