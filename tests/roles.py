@@ -27,6 +27,8 @@ TABLE: dict[str, tuple[Row, ...]] = {
         ("viewer", "GET", "/v1/sources"),
         ("viewer", "GET", "/v1/sources/{name}"),
         ("operator", "POST", "/v1/sources/{name}:capture"),
+        ("viewer", "GET", "/v1/buffer"),
+        ("operator", "POST", "/v1/buffer:flush"),
         ("operator", "DELETE", "/v1/samples/{sample}"),
     ),
     "infer": (
@@ -36,8 +38,8 @@ TABLE: dict[str, tuple[Row, ...]] = {
         ("viewer", "POST", "/v1/predict"),
         ("operator", "POST", "/v1/rescore"),
         ("viewer", "GET", "/v1/rescore"),
-        ("operator", "DELETE", "/v1/rescore/{name}"),
         ("viewer", "GET", "/v1/rescore/{name}"),
+        ("operator", "DELETE", "/v1/rescore/{name}"),
         ("operator", "POST", "/v1/models/{version}:unload"),
     ),
     "select-uncertain": (
@@ -58,6 +60,7 @@ TABLE: dict[str, tuple[Row, ...]] = {
         ("annotator", "GET", "/v1/tasks/{task}/content"),
         ("viewer", "GET", "/v1/stats"),
         ("viewer", "GET", "/v1/agreement"),
+        ("viewer", "GET", "/v1/pace"),
         ("annotator", "GET", "/v1/annotators"),
         ("viewer", "GET", "/v1/schemas/{name}"),
         ("operator", "PUT", "/v1/schemas/{name}"),
@@ -67,6 +70,7 @@ TABLE: dict[str, tuple[Row, ...]] = {
         ("annotator", "POST", "/v1/tasks/{task}:heartbeat"),
         ("annotator", "POST", "/v1/tasks/{task}:release"),
         ("annotator", "POST", "/v1/tasks/{task}:skip"),
+        ("annotator", "POST", "/v1/tasks/{task}:unskip"),
         ("annotator", "POST", "/v1/tasks/{task}/annotations"),
         ("reviewer", "POST", "/v1/tasks/{task}:resolve"),
         ("annotator", "DELETE", "/v1/annotations/{annotation}"),
@@ -102,6 +106,8 @@ TABLE: dict[str, tuple[Row, ...]] = {
     "portal": (
         ("viewer", "GET", "/v1/me"),
         ("viewer", "GET", "/v1/events"),
+        ("operator", "GET", "/v1/notifications"),
+        ("operator", "POST", "/v1/notifications:test"),
     ),
 }
 # Not by token: a trainer's callback is signed, tests/service/test_training_jobs.py has its refusals.
@@ -121,6 +127,7 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/v1/tasks/{task}:heartbeat"): {"epoch": 1},
     ("POST", "/v1/tasks/{task}:release"): {"epoch": 1},
     ("POST", "/v1/tasks/{task}:skip"): {"epoch": 1, "reason": "unclear"},
+    ("POST", "/v1/tasks/{task}:unskip"): {"epoch": 1},
     ("POST", "/v1/tasks/{task}/annotations"): {"epoch": 1, "value": "cat"},
     ("POST", "/v1/tasks/{task}:resolve"): {"value": "cat"},
     ("PUT", "/v1/triggers/{name}"): {"n": 5},

@@ -20,6 +20,7 @@ from schemathesis import GenerationMode
 
 CASES = int(os.environ.get("CASES", "40"))  # for each operation and mode
 SEED = int(os.environ.get("SEED", secrets.randbelow(1 << 32)))
+AWAY = 503  # said of another service, which is not there in memory
 STREAM = "/v1/events"  # has no end; tests/service/test_portal.py asks it
 # What takes away what the others ask about comes last.
 LATE = ("DELETE", "discard", ":unload", ":rollback")
@@ -90,7 +91,7 @@ class Fuzzer:
 def _fault(operation: Any, answer: Any) -> str | None:
     """What the OpenAPI does not know of an answer."""
     status = answer.status_code
-    if status >= 500:
+    if status >= 500 and status != AWAY:
         return f"server error {status}"
     if status >= 400:
         kind = answer.headers.get("content-type", "")
@@ -107,7 +108,7 @@ async def test_no_request_makes_a_server_error(app: str, tmp_path: Path, monkeyp
     async with filled(app, tmp_path, monkeypatch) as one:
         fuzzer = Fuzzer(one)
         await asyncio.to_thread(fuzzer.run, asyncio.get_running_loop())
-    errors = sum(count for status, count in fuzzer.seen.items() if status >= 500)
+    errors = sum(count for status, count in fuzzer.seen.items() if status >= 500 and status != AWAY)
     note("schemathesis", {"cases": fuzzer.seen.total(), "server_errors": errors}, app)
     print(app, dict(fuzzer.seen))
     told = "\n".join(f"{what}\n    {how}" for what, how in sorted(fuzzer.wrong.items()))
