@@ -54,6 +54,7 @@ test-profiles: setup ## Play the loop on every profile, with the servers behind 
 test-edge: setup ## Run the IoT Edge manifest in network namespaces, and close the loop over a link that is cut (Linux, root)
 	@[ "$$(uname)" = Linux ] && [ "$$(id -u)" = 0 ] || { echo "make test-edge makes network namespaces: it needs Linux and root"; exit 1; }
 	@$(BIN)/halfsure setup --profile iotedge
+	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/integration/test_delivery.py -k ten_seconds -s
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/edge -s
 
 test-training: setup ## 50 promotions under load, duplicated labels, a roll-back; the numbers in out/training/report.json

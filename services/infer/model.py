@@ -45,6 +45,10 @@ class Scored:
     boxes: np.ndarray | None = None
 
 
+FEW = 32
+"""Labels up to which sorting them all is quicker than looking for the two highest."""
+
+
 class OnnxModel:
     """One model in one onnxruntime session; `predict` may be called from several threads."""
 
@@ -53,6 +57,9 @@ class OnnxModel:
         self.provider: str = session.get_providers()[0]
         self._session = session
         self._names = list(manifest.outputs.names)
+        # Read once: on a tiny model, asking the manifest costs as much as a part of the run.
+        self._source, self._shape = manifest.input.name, tuple(manifest.input.sample_shape)
+        self._outputs, self._classifies = manifest.outputs, manifest.answer == "classification"
 
     @classmethod
     def load(
@@ -73,27 +80,31 @@ class OnnxModel:
 
     def predict(self, batch: np.ndarray) -> Scored:
         """Answers for float32 (N, ...) inputs of the manifest's shape. Raises ValueError on another shape."""
-        expected = self.manifest.input.sample_shape
+        expected = self._shape
         if batch.ndim != len(expected) + 1 or batch.shape[1:] != expected:
             raise ValueError(f"the input is (N, {', '.join(map(str, expected))}), not {batch.shape}")
         values = np.ascontiguousarray(batch, dtype=np.float32)
         if not np.isfinite(values).all():
             raise ValueError("the input holds values that are not finite")
-        parts = [self._run(values[start : start + MAX_BATCH]) for start in range(0, max(len(values), 1), MAX_BATCH)]
-        whole = {name: np.concatenate([part[name] for part in parts]) for name in self._names}
-        outputs = self.manifest.outputs
+        whole = self._whole(values)
+        outputs = self._outputs
         probabilities, margin = whole.get(outputs.probabilities or ""), whole.get(outputs.margin or "")
-        if margin is None and probabilities is not None and self.manifest.answer == "classification":
-            top = np.partition(probabilities, -2, axis=1)[:, -2:]
-            margin = top[:, 1] - top[:, 0]
+        if margin is None and probabilities is not None and self._classifies:
+            margin = _margin(probabilities)
         embeddings = whole.get(outputs.embedding or "")
         if embeddings is None:
             assert probabilities is not None  # a manifest names one of the two
             embeddings = summary(probabilities) if self.manifest.answer == "detection" else probabilities
         return Scored(probabilities, embeddings, margin, whole.get(outputs.boxes or ""))
 
+    def _whole(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        if len(values) <= MAX_BATCH:
+            return self._run(values)
+        parts = [self._run(values[start : start + MAX_BATCH]) for start in range(0, len(values), MAX_BATCH)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in self._names}
+
     def _run(self, values: np.ndarray) -> dict[str, np.ndarray]:
-        answers = self._session.run(self._names, {self.manifest.input.name: values})
+        answers = self._session.run(self._names, {self._source: values})
         return {name: np.asarray(answer) for name, answer in zip(self._names, answers, strict=True)}
 
     def _warm_up(self) -> None:
@@ -106,6 +117,13 @@ class OnnxModel:
             except Exception as error:  # onnxruntime has no public base class of its errors
                 raise ModelMismatch(f"the model does not run on {count} sample(s): {error}") from error
             _check_answers(scored, self.manifest, count)
+
+
+def _margin(probabilities: np.ndarray) -> np.ndarray:
+    """(N,) differences of the two highest of (N, K)."""
+    few = probabilities.shape[1] <= FEW
+    top = np.sort(probabilities, axis=1) if few else np.partition(probabilities, -2, axis=1)
+    return top[:, -1] - top[:, -2]
 
 
 def _session(content: bytes, providers: Sequence[str], threads: int) -> "InferenceSession":

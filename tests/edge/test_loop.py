@@ -20,6 +20,7 @@ import iothub
 import pytest
 from conftest import require_runtime
 from edge.network import Network, run
+from edge.noting import noted
 from edge.runner import SOCKET, Device, prepare
 
 from services.cli.backing import KEY, NoBacking, needs, servicebus_connection
@@ -34,7 +35,6 @@ from services.cli.settings import StackSettings, default_root
 pytestmark = [pytest.mark.edge, pytest.mark.timeout(590)]
 
 ROOT = default_root()
-REPORT = Path("out/edge/report.json")
 BUDGET, BATCH, CUT_SECONDS = 60, 10, 30.0
 CLOUD = "10.79.1.1"  # as the device reaches it, over the link that is cut
 OFFICE, DEVICE = "10.79.2.2", "10.79.3.2"  # the cloud and the device as people reach them
@@ -289,9 +289,7 @@ def test_the_loop_closes_over_a_link_that_is_cut(world: World, played: Played) -
     restarts = {name: module.restarts for name, module in world.device.modules.items()}
     assert restarts["uplink"] >= 1
     assert restarts["redis"] == restarts["ingest"] == restarts["infer"] == 0
-    REPORT.parent.mkdir(parents=True, exist_ok=True)
-    report = {"counts": counts, "cut_seconds": played.seconds, "restarts": restarts}
-    REPORT.write_text(json.dumps(report, indent=1) + "\n")
+    noted(counts=counts, cut_seconds=played.seconds, restarts=restarts)
 
 
 def test_the_twin_says_what_serves_and_a_broken_model_changes_nothing(world: World, played: Played) -> None:

@@ -1,10 +1,12 @@
 """What the system promises, on the real broker: at least once, effect once, retry, dead letter, crash."""
 
 import signal
+import time
 
 import psutil
 import pytest
 from conftest import wait_until
+from edge.noting import noted
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -77,8 +79,10 @@ async def test_a_service_that_is_told_to_end_does_so_within_ten_seconds_and_lose
     before = (await probe.counts())["total"]
     names = [f"term{n}" for n in range(400)]
     await probe.withdraw(*names)
+    told = time.monotonic()
     pid = probe.stack.supervisor.kill("probe", signal.SIGTERM)
     await wait_until(lambda: not psutil.pid_exists(pid), 10)
+    noted(sigterm_seconds=round(time.monotonic() - told, 2))
     await wait_until(lambda: probe.stack.pid("probe") not in (None, pid), 30)
     await probe.stack.wait_ready("probe", 60)
 

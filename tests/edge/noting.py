@@ -1,0 +1,15 @@
+"""The report of the edge, `out/edge/report.json`: each test adds the numbers that it has measured."""
+
+import json
+from typing import Any
+
+from services.cli.settings import default_root
+
+REPORT = default_root() / "out" / "edge" / "report.json"
+
+
+def noted(**numbers: Any) -> None:
+    """Put these numbers into the report, in place of older ones of the same names."""
+    known = json.loads(REPORT.read_text()) if REPORT.exists() else {}
+    REPORT.parent.mkdir(parents=True, exist_ok=True)
+    REPORT.write_text(json.dumps(known | numbers, indent=1) + "\n")
