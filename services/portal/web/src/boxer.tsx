@@ -1,6 +1,6 @@
 /** Boxes over a picture: drawn by pointer, touch or keyboard alone; and boxes that are only shown. */
 import { useSignal } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 import * as draft from "./boxes";
 import { choice, keysOf } from "./keys";
 import type { Frame } from "./sample";
@@ -49,8 +49,8 @@ export function Boxer(props: { frame: Frame; labels: readonly string[]; hints: r
   const { boxes, at } = draft.draft.value;
   // One that was taken over is shown once.
   const hints = props.hints.filter((hint) => !boxes.some((box) => box.label === hint.label && overlap(box, hint) > TAKEN));
-  // What is chosen by key is also where a screen reader is.
-  useEffect(() => {
+  // What is chosen by key is also where a screen reader is; at once, so that it never takes the focus back from a later Tab.
+  useLayoutEffect(() => {
     if (at >= 0 && svg.current?.contains(document.activeElement)) svg.current.querySelector<SVGElement>(`[data-box="${at}"]`)?.focus();
   }, [at]);
   const point = (event: PointerEvent): draft.Point => {
