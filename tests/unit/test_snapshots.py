@@ -77,7 +77,7 @@ def test_the_weight_that_a_policy_gives_a_sample_is_in_the_manifest() -> None:
         accepted("smp_b"),
         accepted("smp_c", split="evaluation").model_copy(update={"weight": 2.5}),
     ]
-    manifest = snapshots.take("p", LABELS, told(list(events)).values())
+    manifest = snapshots.take("p", SCHEMA, told(list(events)).values())
     again = snapshots.Manifest.model_validate_json(manifest.encoded())
     assert {row.sample_id: row.weight for row in again.train} == {"smp_a": 2.5, "smp_b": 1.0}
     assert {row.sample_id: row.weight for row in again.evaluation} == {"smp_c": 1.0}
