@@ -8,7 +8,7 @@ import pytest
 
 from services.contracts.problem import Problem
 from services.contracts.projects import SelectionPolicy
-from services.select_uncertain.policies import check_strategies
+from services.select_uncertain.policies import check
 from services.select_uncertain.strategies import STRATEGIES, BadStrategy, Pool
 
 CODE = '''"""The smallest embeddings first; and one that keeps no promise."""
@@ -51,7 +51,7 @@ def test_an_installed_strategy_is_used_by_its_name() -> None:
     picks = STRATEGIES["smallest"](pool, np.zeros((0, 1)), 2, np.random.default_rng(0))
     assert [pick.index for pick in picks] == [1, 2]
     assert {"smallest", "careless", "margin"} <= set(STRATEGIES)
-    check_strategies(SelectionPolicy(strategy="smallest"))
+    check(SelectionPolicy(strategy="smallest"), "image-classification")
     assert len(CODE.splitlines()) < 20
 
 
@@ -70,4 +70,4 @@ def test_a_built_in_name_cannot_be_taken_over() -> None:
 def test_without_the_package_the_name_is_unknown() -> None:
     assert "smallest" not in STRATEGIES
     with pytest.raises(Problem):
-        check_strategies(SelectionPolicy(strategy="smallest"))
+        check(SelectionPolicy(strategy="smallest"), "image-classification")

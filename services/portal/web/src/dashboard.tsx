@@ -1,7 +1,7 @@
 /** Is labelling paying off, what waits, and what comes next: live. */
 import { useSignal } from "@preact/signals";
 import { Bars, type Cell, Curve, Figure, Funnel, Histogram, Table } from "./charts";
-import { judged, type Overview, overview, type Replay, replayOf, savedWords, type Trigger } from "./figures";
+import { judged, mainMetric, type Overview, overview, type Replay, replayOf, savedWords, type Trigger } from "./figures";
 import { live } from "./events";
 import { age, percent, short, useLive, Waiting, whole } from "./parts";
 import { Link } from "./router";
@@ -35,9 +35,10 @@ export function Dashboard() {
 function Facts(props: { of: Overview }) {
   const { queue, models, waiting, pace } = props.of;
   const active = models?.items.find((one) => one.state === "ACTIVE");
+  const best = active?.metrics && mainMetric(active.metrics);
   const oldest = waiting?.items.map((one) => one.created_at).sort()[0];
   const facts: [string, string, string][] = [
-    ["Model in service", active?.metrics ? percent(active.metrics.accuracy) : "none yet", active ? `right on the pinned set, ${short(active.version)}` : "labels come first"],
+    ["Model in service", active && best ? percent(best.value) : "none yet", active ? `${best?.meaning ?? "not judged"}, ${short(active.version)}` : "labels come first"],
     ["Labels", whole(queue ? queue.accepted - queue.imported : 0), queue?.imported ? `and ${whole(queue.imported)} brought along` : "given through the queue"],
     ["Waiting", whole(queue?.queued ?? 0), oldest && queue?.queued ? `the oldest for ${age(oldest)}` : "nothing waits"],
     ["At work", whole(queue?.leased ?? 0), queue?.leased ? "samples are with people" : "nobody holds a sample"],

@@ -23,12 +23,23 @@ export interface Gate {
   lower_bound?: number;
   n: number;
 }
+/** What a model is judged by depends on what it answers with: `metric` names the number that counts. */
+export type Metrics = { metric?: string; per_class: Record<string, { n: number; recall: number | null }> } & Record<string, unknown>;
+const MEANINGS: Record<string, string> = {
+  accuracy: "right on the pinned set",
+  jaccard: "overlap with the pinned set's labels",
+  map50: "mAP at 0.5 on the pinned set",
+};
+export function mainMetric(metrics: Metrics): { value: number; meaning: string } {
+  const name = metrics.metric ?? "accuracy";
+  return { value: Number(metrics[name]), meaning: MEANINGS[name] ?? `${name} on the pinned set` };
+}
 export interface Model {
   version: string;
   state: "ACTIVE" | "PREVIOUS" | "ARCHIVED" | "REJECTED" | "CANDIDATE" | "SHADOW";
   created_at: string;
   lineage: { run: string | null; snapshot?: string; base?: string | null; by?: string };
-  metrics: { accuracy: number; per_class: Record<string, { n: number; recall: number | null }> } | null;
+  metrics: Metrics | null;
   gate: Gate | null;
   loads: Record<string, { outcome: string; provider: string; error: string | null }>;
 }

@@ -2,7 +2,7 @@
 import { useSignal } from "@preact/signals";
 import { get, post, Refused } from "./api";
 import type { Model, Page } from "./figures";
-import { wilson } from "./figures";
+import { mainMetric, wilson } from "./figures";
 import { age, Dialog, dialog, percent, short, useLive, Waiting } from "./parts";
 import { may } from "./session";
 
@@ -75,7 +75,7 @@ function Card(props: { model: Model; promote: () => void }) {
         <p class="quiet">made {age(model.created_at)} ago{model.lineage.run ? "" : ", brought along"}</p>
       </div>
       <div>
-        <b class="figure-number">{metrics ? percent(metrics.accuracy) : "–"}</b>
+        <b class="figure-number" title={metrics ? mainMetric(metrics).meaning : ""}>{metrics ? percent(mainMetric(metrics).value) : "–"}</b>
         {gate ? <p class="quiet">{percent(low)} to {percent(high)}, {gate.n} samples</p> : <p class="quiet">not judged</p>}
       </div>
       <p class="why">
