@@ -57,7 +57,7 @@ test-edge: setup ## Run the IoT Edge manifest in network namespaces, and close t
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/integration/test_delivery.py -k ten_seconds -s
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/edge -s
 
-test-training: setup ## 50 promotions under load, duplicated labels, a roll-back; the numbers in out/training/report.json
+test-training: setup ## 50 promotions under load, kills at every step of a run, a roll-back; the numbers in out/training/report.json
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/promotions -s
 
 test-traces: setup ## Follow samples through the real stack into a collector of OpenTelemetry (the first time: about three minutes)
