@@ -107,11 +107,12 @@ def test_what_is_in_the_local_profile_is_in_every_profile() -> None:
 
 
 def test_modules_stay_small() -> None:
-    """All but the vocabulary, which is read as one list."""
+    """All but the vocabulary, which is read as one list, and the client's routes, which are generated."""
     long = {
         str(path.relative_to(ROOT)): lines
         for path in (ROOT / "services").rglob("*.py")
-        if path.name != "events.py" and (lines := len(path.read_text().splitlines())) > 340
+        if str(path.relative_to(ROOT / "services")) not in ("contracts/events.py", "client/routes.py")
+        and (lines := len(path.read_text().splitlines())) > 340
     }
     assert not long
 
