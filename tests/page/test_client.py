@@ -22,7 +22,7 @@ async def test_what_the_page_does_a_program_does(world: World) -> None:
             answer = {"annotator": "program", "epoch": task["lease"]["epoch"], "value": "3"}
             given = client.label_queue.post_task_annotations(task["id"], json=answer)
             assert client.label_queue.get_stats()["accepted"] == before + 1
-            client.label_queue.delete_annotation(given["annotation_id"])
+            client.label_queue.delete_annotation(given["id"])
             assert client.label_queue.get_stats()["accepted"] == before
             with pytest.raises(Refused) as refused:
                 client.label_queue.get_task("tsk_nothing")

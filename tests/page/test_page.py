@@ -301,6 +301,7 @@ async def test_every_view_is_for_everybody_in_both_themes(kinds: World, report: 
                 await page.wait_for_timeout(1500)
                 await VIEWED.get(name, _nothing)(page)
                 picture = await page.screenshot(path=shots / f"{name}-{theme}.png")
+                _small(picture, f"views/{name}-{theme}", (480, 300), 48)
                 if (name, theme) in IN_THE_DOCS:
                     _small(picture, f"{name}-{theme}")
                 await page.evaluate(axe)
@@ -315,12 +316,12 @@ async def test_every_view_is_for_everybody_in_both_themes(kinds: World, report: 
     assert found == []
 
 
-def _small(picture: bytes, name: str) -> None:
-    """For the docs: half the size, few colours."""
-    image = Image.open(io.BytesIO(picture)).convert("RGB").resize((960, 600), Image.Resampling.LANCZOS)
+def _small(picture: bytes, name: str, size: tuple[int, int] = (960, 600), colours: int = 200) -> None:
+    """For the docs: smaller, and of few colours."""
+    image = Image.open(io.BytesIO(picture)).convert("RGB").resize(size, Image.Resampling.LANCZOS)
     path = OUT / "docs" / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    image.quantize(200, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(path, optimize=True)
+    image.quantize(colours, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(path, optimize=True)
     assert path.stat().st_size < 60_000
 
 
