@@ -67,6 +67,8 @@ def _of_boxes(values: Sequence[Any], half: int) -> Outcome | None:
     rest = [group for group in drawn.groups if len(group) <= half]
     if any(total - len(group) <= half for group in rest) or drawn.contested(rest, half):
         return None
+    if not there and sum(bool(value["boxes"]) for value in values) > half:
+        return None  # most have found something, each another thing: that there is nothing is what none of them said
     shares = [max(len(group), total - len(group)) / total for group in drawn.groups]
     return Outcome("accepted", drawn.value(there), sum(shares) / len(shares) if shares else 1.0)
 

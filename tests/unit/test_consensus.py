@@ -80,3 +80,14 @@ def test_lists_are_equal_as_a_whole_or_not_at_all() -> None:
     assert quorum([["cat"], ["cat", "dog"], ["cat"]], 2) == Outcome("accepted", ["cat"], 2 / 3)
     assert quorum([["cat"], ["dog"], ["cow"]], 2) == Outcome("disputed")
     assert quorum([[]], 1) == Outcome("accepted", [], 1.0)
+
+
+def test_that_most_have_found_something_else_is_not_that_there_is_nothing() -> None:
+    """Each thing has a majority against it; a picture without anything has none for it either."""
+    cat, dog, cow = (
+        {"boxes": [{"label": "cat", "x": at, "y": at, "width": 0.1, "height": 0.1}]} for at in (0.0, 0.4, 0.8)
+    )
+    nothing = {"boxes": []}
+    assert quorum([cat, dog, cow], 2).verdict == "disputed"
+    assert quorum([cat, dog, cow], 3).verdict == "further"
+    assert quorum([cat, nothing, nothing], 2).value == nothing
