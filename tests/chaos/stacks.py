@@ -1,4 +1,4 @@
-"""A stack whose services obey a control file, with a second replica of each if wanted, on a disk of its own."""
+"""A stack whose services obey a control file, with more replicas if wanted, on a disk of its own."""
 
 import json
 import shutil
@@ -18,6 +18,7 @@ from services.cli.stack import Stack
 
 PROGRAM = Path(__file__).with_name("serve.py")
 SHIFT = 20  # between the ports of two replicas
+SEVERAL = ("ingest", "infer", "label-queue", "portal")  # what deploy/k8s/README.md lets have several
 DISK = "768m"
 
 
@@ -61,7 +62,7 @@ def _replica(plan: Plan, number: int) -> list[ProcessSpec]:
     shifted = {name: port + SHIFT * number * any(name.startswith(key) for key in keys) for name, port in
                plan.ports.numbers.items()}  # fmt: skip
     found = applications(replace(plan, ports=PortPlan(shifted)))
-    return [_named(spec, number) for spec in found]
+    return [_named(spec, number) for spec in found if spec.name.removesuffix("-sidecar") in SEVERAL]
 
 
 def _named(spec: ProcessSpec, number: int) -> ProcessSpec:
