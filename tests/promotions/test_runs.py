@@ -205,6 +205,7 @@ async def test_a_cancelled_run_is_cancelled_whatever_is_killed(plant: Plant, vic
     plant.release(name, "train")
     (run,) = await plant.ended(name)
     assert (run["state"], run["cancel"]["by"] is not None) == ("CANCELLED", True)
+    await wait_until(lambda: plant.said(name)[TrainingCancelled.type], 30)
     assert plant.said(name)[TrainingCancelled.type] == 1
     await plant.force(name)
     again = (await plant.ended(name, 2))[0]
