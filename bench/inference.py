@@ -23,47 +23,53 @@ SECONDS = 0.5  # for each measurement
 
 
 def rates() -> dict[str, float]:
-    """Samples/s of a logistic regression on 8x8 pictures, in batches of 64."""
-    content, manifest = _model()
-    model = OnnxModel.load(content, manifest)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    names, source = list(manifest.outputs.names), manifest.input.name
-    rng = np.random.default_rng(0)
-    pictures = rng.integers(0, 256, (BATCH, SIDE, SIDE), dtype=np.uint8)
-    pieces = [Piece(_png(picture), "image/png") for picture in pictures]
-    tensors = (pictures[:, None] / np.float32(255)).astype(np.float32)
-    measured: dict[str, Callable[[], Any]] = {
-        "onnxruntime, tensors in batches": lambda: session.run(names, {source: tensors}),
-        "model, tensors in batches": lambda: model.predict(tensors),
-        "model, tensors one by one": lambda: [model.predict(tensors[at : at + 1]) for at in range(BATCH)],
-        "service, pictures in batches": lambda: predictions(model, manifest, pieces, BATCH),
-        "service, pictures one by one": lambda: [predictions(model, manifest, [piece], BATCH) for piece in pieces],
+    """Samples/s of a logistic regression on 8x8 pictures, in batches of 64 and one by one."""
+    bench = _Bench(*_model(), SIDE, BATCH)
+    one_by_one = {
+        "model, tensors one by one": bench.tensors_one_by_one,
+        "service, pictures one by one": bench.pictures_one_by_one,
     }
-    return {name: _rate(work) for name, work in measured.items()}
+    return bench.measured(one_by_one)
 
 
 def conv_rates() -> dict[str, float]:
     """Samples/s of a small convolutional network on 96x96 pictures, in batches of 32."""
-    content, manifest = _conv()
-    model = OnnxModel.load(content, manifest)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    names, source = list(manifest.outputs.names), manifest.input.name
-    pictures = np.random.default_rng(0).integers(0, 256, (CONV_BATCH, CONV_SIDE, CONV_SIDE), dtype=np.uint8)
-    pieces = [Piece(_png(picture), "image/png") for picture in pictures]
-    tensors = (pictures[:, None] / np.float32(255)).astype(np.float32)
-    measured: dict[str, Callable[[], Any]] = {
-        "onnxruntime, tensors in batches": lambda: session.run(names, {source: tensors}),
-        "model, tensors in batches": lambda: model.predict(tensors),
-        "service, pictures in batches": lambda: predictions(model, manifest, pieces, CONV_BATCH),
-    }
-    return {name: _rate(work, CONV_BATCH) for name, work in measured.items()}
+    return _Bench(*_conv(), CONV_SIDE, CONV_BATCH).measured()
 
 
-def _rate(work: Callable[[], Any], batch: int = BATCH) -> float:
+class _Bench:
+    """A model of grey pictures, a batch of them, and onnxruntime itself on the same thread."""
+
+    def __init__(self, content: bytes, manifest: ModelManifest, side: int, batch: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        self._model, self._manifest, self._batch = OnnxModel.load(content, manifest), manifest, batch
+        pictures = np.random.default_rng(0).integers(0, 256, (batch, side, side), dtype=np.uint8)
+        self._pieces = [Piece(_png(picture), "image/png") for picture in pictures]
+        self._tensors = (pictures[:, None] / np.float32(255)).astype(np.float32)
+
+    def measured(self, more: dict[str, Callable[[], Any]] | None = None) -> dict[str, float]:
+        """Samples/s by what is measured."""
+        names, given = list(self._manifest.outputs.names), {self._manifest.input.name: self._tensors}
+        works: dict[str, Callable[[], Any]] = {
+            "onnxruntime, tensors in batches": lambda: self._session.run(names, given),
+            "model, tensors in batches": lambda: self._model.predict(self._tensors),
+            "service, pictures in batches": lambda: predictions(self._model, self._manifest, self._pieces, self._batch),
+            **(more or {}),
+        }
+        return {name: _rate(work, self._batch) for name, work in works.items()}
+
+    def tensors_one_by_one(self) -> None:
+        for at in range(self._batch):
+            self._model.predict(self._tensors[at : at + 1])
+
+    def pictures_one_by_one(self) -> None:
+        for piece in self._pieces:
+            predictions(self._model, self._manifest, [piece], self._batch)
+
+
+def _rate(work: Callable[[], Any], batch: int) -> float:
     """By this process's CPU clock, so that a busy machine does not matter much."""
     work()
     began, rounds = time.process_time(), 0

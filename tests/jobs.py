@@ -19,7 +19,8 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
 from jsonschema import Draft202012Validator
-from loopback import free_port, self_signed
+from loopback import self_signed
+from sources.processes import free_port
 
 from services.cli.commands.k8s import SCHEMAS
 from services.cli.settings import default_root

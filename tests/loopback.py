@@ -1,27 +1,13 @@
-"""Servers of tests on this machine: a port for them, and a certificate."""
+"""A certificate for the servers of tests on this machine."""
 
 import datetime
 import ipaddress
-import os
-import socket
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-
-
-def free_port() -> int:
-    """One that is free, below those that connections are made from."""
-    for port in range(24_000 + os.getpid() % 4000, 32_768):
-        with socket.socket() as one:
-            try:
-                one.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError("no port is free")
 
 
 def self_signed(certificate: Path, key: Path) -> None:

@@ -9,7 +9,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import uuid
 from collections.abc import AsyncIterator
@@ -18,6 +17,7 @@ from typing import Any
 
 import httpx2
 import uvicorn
+from sources.processes import free_port
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -180,15 +180,3 @@ async def _answers(url: str, process: "subprocess.Popen[bytes]") -> None:
                     return
             await asyncio.sleep(0.1)
     raise AssertionError("MLflow does not come up; see mlflow.log")
-
-
-def free_port() -> int:
-    """One that is free, below those that connections are made from."""
-    for port in range(28_000 + os.getpid() % 2000, 32_768):
-        with socket.socket() as one:
-            try:
-                one.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError("no port is free")

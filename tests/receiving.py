@@ -14,7 +14,8 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 from conftest import wait_until
 from fastapi import FastAPI, Request, Response
-from loopback import free_port, self_signed
+from loopback import self_signed
+from sources.processes import free_port
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLjSw"
 USER, PASSWORD = "halfsure", "hush hush"

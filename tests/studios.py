@@ -14,7 +14,7 @@ import httpx2
 import uvicorn
 from conftest import wait_until
 from fastapi import FastAPI, HTTPException, Request, Response
-from loopback import free_port
+from sources.processes import free_port
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
 EMAIL, PASSWORD = "anna@example.org", "a long password"

@@ -4,6 +4,7 @@ import binascii
 import contextlib
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
@@ -118,7 +119,7 @@ def _shelf(service: "Service") -> None:
     async def deadletters(
         caller: Operator, limit: Annotated[int, Query(ge=1, le=500)] = 50, cursor: str | None = None
     ) -> dict[str, Any]:
-        seen = lambda record: _may_see(caller, record)  # noqa: E731
+        seen = partial(_may_see, caller)
         return http.page(*await service.deadletters.newest(limit, http.read_cursor(cursor), seen))
 
     @api.post("/v1/deadletters/{letter}/replay")

@@ -17,8 +17,8 @@ import pytest
 import uvicorn
 from conftest import TOKENS, Running, started, wait_until
 from crowd import project, selected
-from loopback import free_port
 from PIL import Image
+from sources.processes import free_port
 from studios import TOKEN, People, real, standing_in, until_up
 from typer.testing import CliRunner
 

@@ -2,10 +2,8 @@
 
 import asyncio
 import base64
-import contextlib
 import io
 import json
-import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,21 +14,13 @@ import uvicorn
 from conftest import TOKENS, Running, started
 from crowd import LABELS, claim, project, selected, submit
 from PIL import Image
+from sources.processes import free_port
 from typer.testing import CliRunner
 
 from services.cli import terminal
 from services.cli.errors import EXPECTED
 from services.cli.main import app
 from services.label_queue.app import create
-
-
-def free_port() -> int:
-    """Below the range that the kernel hands out."""
-    for port in range(17_000, 18_000):
-        with socket.socket() as one, contextlib.suppress(OSError):
-            one.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("no port is free")
 
 
 @dataclass
