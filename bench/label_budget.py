@@ -1,31 +1,34 @@
 """Labels needed to 97 % of the fully supervised accuracy, offline: the loop's own pure parts, without its services.
 
-    python -m bench.label_budget [--dataset digits|digits32|wine|breast_cancer|iris] [--seeds 10] ...
+    python -m bench.label_budget [--dataset digits|wine|breast_cancer|iris|FOLDER] [--seeds 10] ...
 
-A split by seed: a test set that never enters the loop, a pinned evaluation set for the gate, the rest the pool. The
-first round is picked by coverage, each later one by the strategy on the promoted model's scores, with one random
-control sample and an audit share among the batch; all of them count. After each batch a candidate is trained, and the
-gate decides. Accuracy is that of the promoted model on the test set, which only the report sees.
+A split by seed, of digits and of a folder of images the one that `halfsure demo` and `simulate` make: a test set that
+never enters the loop, a pinned evaluation set for the gate, the rest the pool. The first round is picked by coverage,
+each later one by the strategy on the promoted model's scores, with one random control sample and an audit share among
+the batch; all of them count. After each batch a candidate is trained, and the gate decides. Accuracy is that of the
+promoted model on the test set, which only the report sees.
 """
 
 import argparse
-import io
 import json
 import statistics
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from services.cli.datasets import SIDE, digits
+from services.cli.reading import load
+from services.cli.tables import Columns
 from services.contracts.inputs import TabularColumn
+from services.contracts.manifest import ModelManifest
 from services.contracts.preprocessing import decode
 from services.retrain_trigger.evaluation import compared, scored
 from services.retrain_trigger.extractors import image_extractor, tabular_extractor
 from services.retrain_trigger.gate import GateSettings, judge
 from services.retrain_trigger.heads import Examples, HeadParams, NotTrainable, fit
 from services.select_uncertain.strategies import STRATEGIES, Pool
-
-SIDE = 32
 
 
 @dataclass(frozen=True)
@@ -165,38 +168,29 @@ def _judged(candidate, champion, embeddings, classes, loop):
 
 def dataset(name: str) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings (N, D) by the bundled extractor, through PNG or JSON as in the loop, and class indices (N,)."""
+    if name == "digits" or Path(name).is_dir():
+        data = digits() if name == "digits" else load(Path(name), Columns())
+        channels = data.input.channels or 1
+        places = {label: index for index, label in enumerate(data.labels)}
+        classes = np.array([places[item.label] for item in data.items])
+        contents = [(item.content, item.media_type) for item in data.items]
+        return _embedded(contents, *image_extractor(SIDE, SIDE, channels)), classes
     from sklearn import datasets
 
-    if name.startswith("digits"):
-        data = datasets.load_digits()
-        contents = [_png(image, int(name[6:] or 8)) for image in data.images]
-        extractor, manifest = image_extractor(SIDE, SIDE, 1)
-        media_type = "image/png"
-    else:
-        data = getattr(datasets, f"load_{name}")()
-        names = [f"c{i}" for i in range(data.data.shape[1])]
-        stats = zip(names, data.data.mean(axis=0), data.data.std(axis=0), strict=True)
-        columns = [TabularColumn(name=n, mean=mean, scale=max(scale, 1e-12)) for n, mean, scale in stats]
-        contents = [json.dumps(dict(zip(names, row, strict=True))).encode() for row in data.data.tolist()]
-        extractor, manifest = tabular_extractor(columns)
-        media_type = "application/json"
+    table = getattr(datasets, f"load_{name}")()
+    names = [f"c{i}" for i in range(table.data.shape[1])]
+    stats = zip(names, table.data.mean(axis=0), table.data.std(axis=0), strict=True)
+    columns = [TabularColumn(name=n, mean=mean, scale=max(scale, 1e-12)) for n, mean, scale in stats]
+    rows = [json.dumps(dict(zip(names, row, strict=True))).encode() for row in table.data.tolist()]
+    return _embedded([(row, "application/json") for row in rows], *tabular_extractor(columns)), table.target
+
+
+def _embedded(contents: list[tuple[bytes, str]], extractor: bytes, manifest: ModelManifest) -> np.ndarray:
     import onnxruntime
 
-    tensors = np.stack([decode(content, media_type, manifest.input) for content in contents])
+    tensors = np.stack([decode(content, media_type, manifest.input) for content, media_type in contents])
     session = onnxruntime.InferenceSession(extractor, providers=["CPUExecutionProvider"])
-    return session.run(["embedding"], {manifest.input.name: tensors})[0], data.target
-
-
-def _png(image: np.ndarray, side: int) -> bytes:
-    """A digit (8, 8) of 0..16 as a grey PNG of the given side."""
-    from PIL import Image
-
-    picture = Image.fromarray((image * (255 / 16)).round().astype(np.uint8))
-    if side != picture.width:
-        picture = picture.resize((side, side), Image.Resampling.BICUBIC)
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
+    return session.run(["embedding"], {manifest.input.name: tensors})[0]
 
 
 def _line(run: dict) -> str:

@@ -16,15 +16,19 @@ from services.select_uncertain.strategies import STRATEGIES, Pool
 COLD = "+cold"
 """Ends the name of a strategy that picks its first labels too, by coverage, instead of starting with random ones."""
 
+LONGER = 2
+"""Times the budget that random's curve is drawn for: it needs the most labels, and others are held to how many."""
+
 HEAD_BUDGET = 200
 """Labels at most where the heads of the default trainer are compared: they need few."""
 
 
 def play(dataset: str, learner: str, strategy: str, seed: int) -> dict[str, Any]:
-    """{labels: [...], scores: [...], full, seconds, calibration: [...]}: the score on the test set after each batch.
+    """{labels: [...], scores: [...], budget, full, seconds, calibration: [...]}: the test score after each batch.
 
     The split and the random first labels depend on the data set and the seed alone, so that runs are paired. `seconds`
-    is the CPU time of selection; `calibration` are pairs of errors on the test set, before and after.
+    is the CPU time of selection; `calibration` are pairs of errors on the test set, before and after; areas are to be
+    compared up to `budget`.
     """
     data, pool, test, first = _dealt(dataset, seed)
     x, y, count = data.embeddings[pool], data.classes[pool], int(data.classes.max()) + 1
@@ -40,9 +44,9 @@ def play(dataset: str, learner: str, strategy: str, seed: int) -> dict[str, Any]
         labels.append(len(labelled))
         scores.append(_judged(fitted, data, test))
         errors.append(_errors(fitted, data, test))
-        size = min(data.batch, budget - len(labelled), len(rest))
+        size = min(data.batch, budget * (LONGER if name == "random" else 1) - len(labelled), len(rest))
         if size <= 0:
-            found = {"labels": labels, "scores": scores, "full": full, "seconds": seconds}
+            found = {"labels": labels, "scores": scores, "budget": budget, "full": full, "seconds": seconds}
             return found | ({"calibration": errors} if learner == "auto" else {})
         began = time.process_time()
         chosen = _chosen(name, fitted, x, y, labelled, rest, size, picking)

@@ -115,7 +115,7 @@ def _label_goals(rows: dict[Group, dict[str, Any]]) -> list[Goal]:
         goals.append(_ratio(f"labels to 97 %, digits, {learner}, beside the best peer", ours, peer, peer_share,
                             f"{name} {peer}{more}"))  # fmt: skip
         goals.append(_ratio(f"labels to 97 %, digits, {learner}, beside random", ours, chance, random_share,
-                            f"random {chance or 'more than 320'}{more}"))  # fmt: skip
+                            f"random {chance or 'not within its budget'}{more}"))  # fmt: skip
         head = next((one for one in ("auto", "spread") if ("digits", one, DEFAULT_STRATEGY) in rows), None)
         if head:
             helped = rows["digits", head, DEFAULT_STRATEGY]["labels_to_97"]

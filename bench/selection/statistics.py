@@ -28,7 +28,10 @@ def area(labels: np.ndarray, curves: np.ndarray) -> np.ndarray:
 
 
 def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """{labels_to_97, labels_to_97_ci, aulc, aulcs, full, seconds} of one strategy's runs, in the order of seeds."""
+    """{labels_to_97, labels_to_97_ci, aulc, aulcs, full, seconds} of one strategy's runs, in the order of seeds.
+
+    The area is up to the runs' budget, though a curve may go on beyond it.
+    """
     labels = np.array(results[0]["labels"], float)
     curves = np.array([one["scores"] for one in results])
     full = np.array([one["full"] for one in results])
@@ -36,14 +39,16 @@ def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     found = [labels_needed(labels, curves[rows].mean(axis=0), SHARE * full[rows].mean()) for rows in picks]
     spread = np.sort([np.inf if one is None else one for one in found])
     low, high = spread[int(0.025 * RESAMPLES)], spread[int(0.975 * RESAMPLES) - 1]
-    areas = area(labels, curves)
+    budget = results[0]["budget"]
+    within = labels <= budget
+    areas = area(labels[within], curves[:, within])
     needed = labels_needed(labels, curves.mean(axis=0), SHARE * full.mean())
     return {
         "labels_to_97": None if needed is None else round(needed, 1),
         "labels_to_97_ci": [None if np.isinf(end) else round(float(end), 1) for end in (low, high)],
         "aulc": round(float(areas.mean()), 4),
         "aulcs": areas,
-        "budget": int(labels[-1]),
+        "budget": budget,
         "full": round(float(full.mean()), 4),
         "seconds": round(float(np.mean([one["seconds"] for one in results]) / max(len(labels) - 1, 1)), 5),
         "curve": [labels.tolist(), curves.mean(axis=0).round(4).tolist()],

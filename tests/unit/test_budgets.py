@@ -14,7 +14,7 @@ from services.contracts.rules import Quota, Spacing
 from services.select_uncertain.budgets import Asked, Ledger
 from services.select_uncertain.filling import evictable, fill
 from services.select_uncertain.pool import Candidate, ProjectPool
-from services.select_uncertain.rounds import eligible
+from services.select_uncertain.rounds import eligible, remaining
 from services.select_uncertain.rules import FALSE, TRUE, UNKNOWN, Facts
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -162,6 +162,40 @@ def test_a_round_is_filled_as_far_as_quotas_let_it(size: int) -> None:
     pool = pool_of(60)
     put = ask(pool, policy({"rule": "quota", "most": 4, "of": "class"}), size)
     assert len(put) == min(size, 12)
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 40), st.integers(1, 30), st.integers(1, 12), st.integers(0, 2), st.integers(0, 99))
+def test_rounds_together_use_the_budget_and_never_more(n: int, budget: int, batch: int, drawn: int, seed: int) -> None:
+    pool, rules = pool_of(n, seed=seed), policy(budget=budget, batch=batch, audit=drawn, control=drawn)
+    for turn in range(45):
+        ask(pool, rules, remaining(pool, rules), seed + turn)
+        assert pool.asked <= budget
+    assert pool.asked == min(n, budget)
+
+
+def test_a_capture_band_with_its_quota_and_its_spacing_of_a_class() -> None:
+    """Row 4.19: only 30 to 80 %, so many of a class and 10 s apart; and what is labelled makes room."""
+    most, gap = 4, 10
+    where = {
+        "rule": "all",
+        "of": [
+            {"rule": "confidence", "low": 0.3, "high": 0.8},
+            {"rule": "quota", "most": most, "of": "class"},
+            {"rule": "spacing", "seconds": gap, "per": "class"},
+        ],
+    }
+    pool, rules = pool_of(200), policy(where)
+    put = ask(pool, rules, 100)
+    assert all(0.3 <= (c.top or {})["confidence"] <= 0.8 for c in put)
+    for label in CLASSES:
+        mine = sorted(c.facts("").captured_at for c in put if (c.top or {})["label"] == label)
+        assert len(mine) == most
+        assert all((b - a).total_seconds() >= gap for a, b in pairwise(mine))
+    assert ask(pool, rules, 100) == []
+    pool.put(put[0].become("LABELED", pool.candidates[put[0].sample_id].decision), NOON)
+    (next_one,) = ask(pool, rules, 100)
+    assert next_one.outcome == put[0].outcome
 
 
 def test_empty_and_single_pools() -> None:

@@ -121,7 +121,7 @@ def test_an_absolute_window_has_its_start_and_not_its_end_whatever_the_offset() 
 
 
 def test_a_weekly_window_through_the_tree() -> None:
-    """Row 2.8; the zone's own days are in test_windows.py."""
+    """Row 2.8; the zone's own days are in test_week.py."""
     rule = {"rule": "weekly", "zone": "Asia/Tokyo", "days": ["mon"], "start": "20:00", "end": "02:00"}
     assert value(rule, captured_at=NOON) == TRUE  # Monday 21:00 in Tokyo
     assert value(rule, captured_at=NOON + timedelta(hours=4, minutes=59)) == TRUE  # Tuesday 01:59, of Monday's window

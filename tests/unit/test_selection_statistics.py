@@ -30,11 +30,20 @@ def test_a_paired_difference_does_not_see_what_both_share() -> None:
 
 
 def test_a_summary_is_of_the_mean_curve_with_an_interval_over_seeds() -> None:
-    runs = [
-        {"labels": LABELS.tolist(), "scores": [0.5, 0.7 + 0.01 * s, 0.9], "full": 0.9, "seconds": 1.0} for s in range(5)
-    ]
-    found = summary(runs)
+    found = summary([_run(s) for s in range(5)])
     low, high = found["labels_to_97_ci"]
     assert low <= found["labels_to_97"] <= high
     assert found["budget"] == 60
     assert found["seconds"] == 0.5
+
+
+def test_the_area_ends_at_the_budget_where_a_curve_goes_on() -> None:
+    short = summary([_run(s) | {"budget": 40} for s in range(5)])
+    assert short["budget"] == 40
+    assert short["aulc"] == pytest.approx(np.mean([0.6 + 0.005 * s for s in range(5)]))
+    assert short["labels_to_97"] > 40
+
+
+def _run(seed: int) -> dict[str, object]:
+    scores = [0.5, 0.7 + 0.01 * seed, 0.9]
+    return {"labels": LABELS.tolist(), "scores": scores, "budget": 60, "full": 0.9, "seconds": 1.0}

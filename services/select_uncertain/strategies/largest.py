@@ -4,7 +4,7 @@ import numpy as np
 
 from services.contracts.uncertainty import checked
 
-BLOCK_BYTES = 1 << 19
+BLOCK_BYTES = 3 << 17
 """Probabilities that are looked at at once: what fits into a core's second cache."""
 
 
@@ -54,7 +54,8 @@ def least_certain(probabilities: np.ndarray, count: int) -> tuple[np.ndarray, np
 class _Gaps:
     """p1 - p2 of blocks of rows, by running maxima and second maxima over the classes, in buffers used again.
 
-    Rows of an even number of classes are turned two classes at a time: half as many strided reads.
+    Rows of an even number of classes are turned two classes at a time: half as many strided reads. Their two lanes are
+    merged at every place and not only at every second one, which is thrown away: contiguous reads are that much faster.
     """
 
     def __init__(self, probabilities: np.ndarray, rows: int) -> None:
@@ -87,8 +88,8 @@ class _Gaps:
             np.maximum(first, line, out=first)
         if self._lanes == 1:
             return np.subtract(first, second, out=first)
-        best = np.maximum(first[::2], first[1::2])
-        other = np.minimum(first[::2], first[1::2])
-        np.maximum(other, second[::2], out=other)
-        np.maximum(other, second[1::2], out=other)
-        return np.subtract(best, other, out=best)
+        other = np.minimum(first[:-1], first[1:], out=spare[:-1])
+        np.maximum(other, second[:-1], out=other)
+        np.maximum(other, second[1:], out=other)
+        best = np.maximum(first[:-1], first[1:], out=second[:-1])
+        return np.subtract(best, other, out=other)[::2]
