@@ -56,6 +56,7 @@ test-edge: setup ## Run the IoT Edge manifest in network namespaces, and close t
 	@$(BIN)/halfsure setup --profile iotedge
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/integration/test_delivery.py -k ten_seconds -s
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/edge -s
+	$(PYTEST) tests/sources tests/service/test_sources.py tests/service/test_ingest_command.py
 
 test-training: setup ## 50 promotions under load, kills at every step of a run, a roll-back; the numbers in out/training/report.json
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/promotions -s

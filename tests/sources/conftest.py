@@ -1,10 +1,11 @@
-"""A report of what held for which kind of source."""
+"""A report of what held for which kind of source; the edge's report lists the kinds too."""
 
 import json
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from edge.noting import noted
 
 REPORT = Path("out/sources/report.json")
 # What a test module is about, and whether what it reads is a stand-in.
@@ -37,3 +38,4 @@ def pytest_sessionfinish() -> None:
             if _cases[kind]
         }
         REPORT.write_text(json.dumps(found, indent=1) + "\n")
+        noted(sources=[{"kind": kind, **row} for kind, row in found.items()])
