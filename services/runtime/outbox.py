@@ -86,6 +86,7 @@ class Outbox:
         self._tasks: list[asyncio.Task[None]] = []
         self._reserving = asyncio.Lock()
         self._failing = False
+        self._trying = 0  # units that the broker has been given and has not answered for
         self.published = 0
 
     async def start(self) -> None:
@@ -118,7 +119,8 @@ class Outbox:
 
     @property
     def waiting(self) -> int:
-        return len(self._queue)
+        """Units whose events the broker does not have, or has not said so."""
+        return len(self._queue) + self._trying
 
     def stage(self, emissions: Sequence[Any], unit: str) -> Ticket | None:
         """The record to write with a unit's state. Raises OutboxFull when too much waits already."""
@@ -193,7 +195,7 @@ class Outbox:
 
     async def _publish_batch(self) -> None:
         tickets = [self._queue.popleft() for _ in range(min(len(self._queue), 64))]
-        left = tickets
+        left, self._trying = tickets, len(tickets)
         try:
             failed = await self._publisher.publish([p.outgoing for t in tickets for p in t.pending])
             refused = {id(outgoing) for outgoing in failed}
@@ -204,6 +206,7 @@ class Outbox:
                 raise Unavailable(f"the broker refused {len(failed)} events")
         finally:
             self._queue.extendleft(reversed(left))
+            self._trying = 0
             self._finish([ticket for ticket in tickets if ticket not in left])
 
     def _finish(self, tickets: Sequence[Ticket]) -> None:

@@ -1,5 +1,6 @@
 """uplink: what goes up and comes down, once each, with its content, whoever is away or crashes."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -149,6 +150,30 @@ async def test_while_the_cloud_is_away_everything_waits_and_survives_a_restart(
         cloud.down = False
         subjects = [envelope["subject"] for envelope in await edge.went_up()]
         assert sorted(subjects) == sorted([first.sample_id, second.sample_id])
+
+
+async def test_what_is_on_its_way_is_told_as_waiting(
+    tmp_path: Path, ports: Ports, cloud: MemoryBus, far: FolderBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, answered, publish = asyncio.Event(), asyncio.Event(), cloud.publish
+
+    async def slow(events: Any) -> Any:
+        given.set()
+        await answered.wait()
+        return await publish(events)
+
+    monkeypatch.setattr(cloud, "publish", slow)
+    async with site(tmp_path, ports, cloud, far) as edge:
+
+        async def waiting() -> int:
+            return (await edge.running.call("GET", "/v1/uplink")).json()["up"]["waiting"]
+
+        await edge.running.deliver(await edge.selected(1))
+        await asyncio.wait_for(given.wait(), 5)
+        assert await waiting() == 1
+        answered.set()
+        await edge.went_up()
+        assert await waiting() == 0
 
 
 async def test_content_that_is_lost_costs_its_own_event_alone(
