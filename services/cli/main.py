@@ -3,6 +3,7 @@
 import sys
 
 from services.cli.commands import (
+    backup,
     check,
     deadletters,
     doctor,
@@ -19,6 +20,7 @@ from services.cli.commands import (
     models,
     smoke,
     stack,
+    subject,
     token,
 )
 from services.cli.errors import EXPECTED
@@ -44,6 +46,8 @@ _PARTS = (
     iotedge,
     token,
     deadletters,
+    backup,
+    subject,
 )
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import orjson
+
 from services.contracts.problem import Problem
 from services.runtime.outbox import SLOTS
 from services.runtime.ports import State
@@ -50,6 +52,11 @@ def appended(rows: Sequence[Header], new: Sequence[Header]) -> list[Header]:
     return [*rows, *(row for row in new if row[0] not in known)]
 
 
+def as_text(value: Any) -> str:
+    """An attribute as it stands in a query: a text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
 @dataclass(frozen=True)
 class Filter:
     """What a list of samples is narrowed to."""
@@ -59,8 +66,16 @@ class Filter:
     stream: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    attribute: tuple[str, str] | None = None
+    """Name and value, as text."""
 
-    def has(self, state: str) -> bool:
+    def has(self, record: Mapping[str, Any]) -> bool:
+        """What only the record knows: its state, and its attributes."""
+        state = record["state"]
+        if self.attribute is not None:
+            name, value = self.attribute
+            if name not in record["attributes"] or as_text(record["attributes"][name]) != value:
+                return False
         return self.state is None or state in HELD.get(self.state, (self.state,))
 
     def takes(self, header: Header) -> bool:
@@ -157,5 +172,5 @@ async def _read_segment(state: State, project: str, place: Place, wanted: Filter
                 found.cursor = str(Place(place.shard, place.segment, at + 1))
                 return
             record = records.get(f"smp:{project}:{rows[at][0]}")
-            if record and record.value["shard"] == place.shard and wanted.has(record.value["state"]):
+            if record and record.value["shard"] == place.shard and wanted.has(record.value):
                 found.items.append(record.value)

@@ -93,13 +93,15 @@ def _reading(router: APIRouter, samples: Samples, history: History) -> None:
         state: Literal["STORED", "BUFFERED", "EXPIRED", "WITHDRAWN"] | None = None,
         tag: str | None = None,
         stream: str | None = None,
+        attribute: Annotated[str | None, Query(pattern="^[^=]+=", description="NAME=VALUE")] = None,
         since: Annotated[AwareDatetime | None, Query(alias="from")] = None,
         until: Annotated[AwareDatetime | None, Query(alias="to")] = None,
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
         cursor: str | None = None,
     ) -> dict[str, Any]:
         await samples.service.projects.need(project)
-        wanted = index.Filter(state, tag, stream, since, until)
+        name, _, value = (attribute or "").partition("=")
+        wanted = index.Filter(state, tag, stream, since, until, (name, value) if name else None)
         found = await index.page(samples.service.state, project, wanted, limit, http.read_cursor(cursor))
         return http.page([view(record) for record in found.items], found.cursor)
 
