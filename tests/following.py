@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,7 +57,7 @@ async def follow(rest: Rest, plan: Plan, progress: Progress, brought: Counter[st
     asked = Counter(row["sample_id"] for row in tasks if row["state"] == "ACCEPTED" and row["round_id"])
     found.equal("asked", asked, Counter(dict.fromkeys(asked, 1)))
     found.equal("labels", Counter({"asked": len(asked)}), Counter({"asked": plan.budget}))
-    runs = sorted(await everything(rest, "retrain-trigger", "/v1/runs"), key=lambda run: run["ended_at"])
+    runs = (await everything(rest, "retrain-trigger", "/v1/runs"))[::-1]  # as they were begun; clocks may have jumped
     new, last = Counter[str](), Counter[str]()
     for run in runs:
         if run["state"] != "SUCCEEDED":
@@ -95,15 +96,28 @@ class Wire:
         """Messages by topic: each a CloudEvent 1.0 of the contract, with an id made from its key."""
         seen: Counter[str] = Counter()
         facts: dict[str, Any] = {}
-        for topic, since in self._since.items():
-            for _, fields in self._bus.xrange(topic, min=f"({since}"):
-                envelope = json.loads(fields[b"data"])
-                message = read(envelope)
-                assert message.id == event_id(message.event.type, message.event.key)
-                assert (message.event.topic, envelope["subject"]) == (topic, message.event.subject)
-                assert facts.setdefault(message.id, message.event.subject) == message.event.subject
-                seen[topic] += 1
+        for topic, _, envelope in self.rows():
+            message = read(envelope)
+            assert message.id == event_id(message.event.type, message.event.key)
+            assert (message.event.topic, envelope["subject"]) == (topic, message.event.subject)
+            assert facts.setdefault(message.id, message.event.subject) == message.event.subject
+            seen[topic] += 1
         return seen
+
+    def rows(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """(topic, entry id, envelope) of each message."""
+        for topic, since in self._since.items():
+            for entry, fields in self._bus.xrange(topic, min=f"({since}"):
+                yield topic, entry.decode(), json.loads(fields[b"data"])
+
+    def records(self, word: str) -> dict[str, str]:
+        """The state store's records whose keys or values have the word."""
+        found = {}
+        for key in self._bus.scan_iter(count=1000, _type="hash"):
+            value = self._bus.hget(key, "data") or b""
+            if word.encode() in key + value:
+                found[key.decode()] = value.decode(errors="replace")
+        return found
 
     def close(self) -> None:
         self._bus.close()

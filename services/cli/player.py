@@ -210,7 +210,7 @@ class Player:
         runs = (await self._rest.get("retrain-trigger", "/v1/runs", limit=500))["items"]
         self.progress.training = any(run["state"] not in ENDED for run in runs)
         ended = [run for run in runs if run["state"] in ENDED and run["run_id"] not in self._judged]
-        for run in sorted(ended, key=lambda run: run["ended_at"]):
+        for run in reversed(ended):  # as they were begun
             if run["state"] != "SUCCEEDED":
                 raise Stalled(f"training run {run['run_id']} ended as {run['state']}: {run.get('error')}")
             await self._measure(run)

@@ -103,7 +103,10 @@ class Pipeline:
         await self._move(run, "SUBMITTED", backend=self.backend.name, job_id=job_id)
 
     async def follow(self, order: Order) -> dict[str, Any]:
-        """Wait a while for the job's end; a job that the backend has lost is handed over again."""
+        """Wait a while for the job's end; a job that the backend has lost is handed over again.
+
+        It is waited for in the same step, so that one that is lost again and again waits ever longer in between.
+        """
         run = await self._run(order)
         if run["cancel"]:
             await self.backend.cancel(run["job_id"] or run["run_id"])
@@ -118,8 +121,8 @@ class Pipeline:
         job = await self.backend.poll(run["job_id"], self._settings.follow_seconds)
         if job.state == "lost":
             await self.backend.submit(await self._work(run))
-            return {"state": "running"}
-        return {"state": job.state, "error": job.error}
+            job = await self.backend.poll(run["job_id"], self._settings.follow_seconds)
+        return {"state": "running" if job.state == "lost" else job.state, "error": job.error}
 
     def _given_up(self, run: Mapping[str, Any]) -> str | None:
         """Why a job is not waited for: whoever trains has said that it failed, or nothing for too long."""

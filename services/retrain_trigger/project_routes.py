@@ -88,7 +88,7 @@ def _triggers(router: APIRouter, catalogue: Catalogue, flights: Flights) -> None
     async def _standing(name: str) -> Response:
         document = await catalogue.service.projects.need(name)
         counters, flight, decision = await flights.standing(document)
-        until = cooldown_until(document.trigger, flight, flights.settings.pause_after_failure)
+        now, pause = flights.service.clock.now(), flights.settings.pause_after_failure
         body = {
             "project": name,
             "rule": document.trigger.model_dump(),
@@ -104,7 +104,7 @@ def _triggers(router: APIRouter, catalogue: Catalogue, flights: Flights) -> None
             "fires": decision.fire,
             "reason": decision.reason,
             "missing": dict(decision.missing),
-            "cooldown_until": until,
+            "cooldown_until": cooldown_until(document.trigger, flight, now, pause),
             "active_run": flight.active,
         }
         return Response(orjson.dumps(body), media_type="application/json", headers={"etag": etag(document)})

@@ -23,6 +23,7 @@ class RetrainTriggerSettings(BaseSettings):
     pause_after_failure: float = Field(default=30.0, ge=0, description="seconds until a failed run may be followed")
     training_timeout: float = Field(default=1800.0, gt=0, description="seconds that one training may take")
     attempts: int = Field(default=3, ge=1, description="times that a training that crashes is started")
+    attempt_pause: float = Field(default=5.0, ge=0, description="seconds until the second try; twice that to the third")
     niceness: int = Field(default=5, ge=0, le=19, description="of the training process")
     keep_warm: bool = Field(default=True, description="keep a training process at hand between runs (about 200 MB)")
     pool_patience: float = Field(default=10.0, ge=0, description="seconds to wait for ingest's list of samples")

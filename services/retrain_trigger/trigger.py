@@ -76,7 +76,7 @@ def decide(
     reason = _reason(rule, counters, now, marks)
     if reason is None:
         missing["labels"] = max(1, rule.n - counters.new)
-    if reason == "count" and (until := _settles(rule, counters)) and now < until:
+    if reason == "count" and (until := _settles(rule, counters, now)):
         missing["settles"] = until.isoformat()
     missing |= blocked(rule, counters, flight, now, pause_after_failure)
     spent = reason is None and marks.scheduled is not None
@@ -92,8 +92,7 @@ def blocked(
         missing["per_class"] = short
     if flight.active:
         missing["run_active"] = flight.active
-    until = cooldown_until(rule, flight, pause_after_failure)
-    if until is not None and now < until:
+    if until := cooldown_until(rule, flight, now, pause_after_failure):
         missing["cooldown_until"] = until.isoformat()
     return missing
 
@@ -109,11 +108,11 @@ def shortage(rule: TriggerRule, counters: Counters, *, forced: bool = False) -> 
     return short
 
 
-def cooldown_until(rule: TriggerRule, flight: Flight, pause_after_failure: float) -> datetime | None:
-    """When the next run may start, None when there has been none."""
-    if flight.ended_at is None:
-        return None
+def cooldown_until(rule: TriggerRule, flight: Flight, now: datetime, pause_after_failure: float) -> datetime | None:
+    """When the next run may start, None when it may now."""
     pause = max(rule.cooldown_seconds, pause_after_failure) if flight.failed else rule.cooldown_seconds
+    if flight.ended_at is None or _away(flight.ended_at, now) >= pause:
+        return None
     return flight.ended_at + timedelta(seconds=pause)
 
 
@@ -146,9 +145,20 @@ def _at_least(errors: int, total: int, rate: float) -> float:
     return min(1.0, sum(map(math.exp, logs)))
 
 
-def _settles(rule: TriggerRule, counters: Counters) -> datetime | None:
+def _away(moment: datetime, now: datetime) -> float:
+    """Seconds between the two, whichever is the later one.
+
+    A time that lies ahead was told by a clock that has been put back since, or by another's. What waits for so many
+    seconds after it waits twice as long at most: with the bare difference it would wait until that time has come.
+    """
+    return abs((now - moment).total_seconds())
+
+
+def _settles(rule: TriggerRule, counters: Counters, now: datetime) -> datetime | None:
     """Until when enough labels wait for more, which come one after the other; twice as many do not wait."""
-    if not rule.debounce_seconds or counters.newest_new is None or counters.new >= 2 * rule.n:
+    if counters.newest_new is None or counters.new >= 2 * rule.n:
+        return None
+    if _away(counters.newest_new, now) >= rule.debounce_seconds:
         return None
     return counters.newest_new + timedelta(seconds=rule.debounce_seconds)
 
@@ -156,10 +166,9 @@ def _settles(rule: TriggerRule, counters: Counters) -> datetime | None:
 def _reason(rule: TriggerRule, counters: Counters, now: datetime, marks: Marks) -> TrainingReason | None:
     if counters.new >= rule.n:
         return "count"
-    if rule.max_age_seconds is not None and counters.oldest_new is not None and counters.new >= rule.n_min:
-        age = (now - counters.oldest_new).total_seconds()
-        if age >= rule.max_age_seconds:
-            return "schedule"
+    oldest, age = counters.oldest_new, rule.max_age_seconds
+    if age is not None and oldest is not None and counters.new >= rule.n_min and _away(oldest, now) >= age:
+        return "schedule"
     bound = error_lower_bound(counters.audit_errors, counters.audit_total)
     if rule.error_rate is not None and counters.new > 0 and bound > rule.error_rate:
         return "error_rate"

@@ -6,9 +6,11 @@ import ctypes
 import errno
 import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
+
+from services.runtime.errors import Unavailable
 
 # From so many new files on, one flush of the file system costs less than one for each file.
 FLUSH_TOGETHER = 8
@@ -16,6 +18,15 @@ NOTHING_THERE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """What a disk says that is full, or broken, as our Unavailable."""
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(f"blob store: {error}") from error
 
 
 class FolderBlobs:
@@ -27,17 +38,20 @@ class FolderBlobs:
         self._reading = Together(self._read)
 
     async def put(self, name: str, content: bytes) -> str:
-        await self._writing.one((self._path(name), content))
+        path = self._path(name)
+        with _translated():
+            await self._writing.one((path, content))
         return f"blob:{name}"
 
     async def get(self, uri: str) -> bytes:
         path = self._path(uri.removeprefix("blob:"))
-        try:
-            return await self._reading.one(path)
-        except OSError as error:
-            if error.errno in NOTHING_THERE:
-                raise KeyError(uri) from error
-            raise
+        with _translated():
+            try:
+                return await self._reading.one(path)
+            except OSError as error:
+                if error.errno in NOTHING_THERE:
+                    raise KeyError(uri) from error
+                raise
 
     async def holds(self, uri: str, content: bytes) -> bool:
         try:
@@ -47,7 +61,8 @@ class FolderBlobs:
 
     async def delete(self, uri: str) -> None:
         path = Path(self._path(uri.removeprefix("blob:")))
-        await asyncio.to_thread(path.unlink, missing_ok=True)
+        with _translated():
+            await asyncio.to_thread(path.unlink, missing_ok=True)
 
     def _path(self, name: str) -> str:
         """Raises ValueError for a name that leads out of the folder, be it over a link."""

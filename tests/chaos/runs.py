@@ -89,9 +89,10 @@ async def run(stack: ChaosStack, seed: int, disk: bool) -> Report:
         report = replace(report, lost=found.lost, doubled=found.doubled)
     except Exception as error:
         report = replace(report, stuck=f"{type(error).__name__}: {error}"[:2000])
-        _keep_logs(stack, seed)
         await chaos.calm()
     finally:
+        if report.failed:
+            _keep(stack, wire, seed)
         wire.close()
         await _forget(rest, plan.project)
         await rest.close()
@@ -109,9 +110,12 @@ async def _dead_letters(rest: Rest, stack: ChaosStack, project: str) -> list[str
     return found
 
 
-def _keep_logs(stack: ChaosStack, seed: int) -> None:
-    """For whoever wants to know why."""
-    shutil.copytree(stack.home.logs, Path("out/chaos") / f"seed-{seed}", dirs_exist_ok=True)
+def _keep(stack: ChaosStack, wire: Wire, seed: int) -> None:
+    """For whoever wants to know why: the logs, the messages since the run began, and what the store holds of it."""
+    folder = Path("out/chaos") / f"seed-{seed}"
+    shutil.copytree(stack.home.logs, folder, dirs_exist_ok=True)
+    (folder / "messages.jsonl").write_text("\n".join(json.dumps(row) for row in wire.rows()))
+    (folder / "records.json").write_text(json.dumps(wire.records(f"chaos-{seed}"), indent=1))
 
 
 async def _forget(rest: Rest, project: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import psutil
 import pytest
+import structlog
 from conftest import wait_until
 from training import (
     SPEC,
@@ -557,6 +558,21 @@ async def test_a_training_that_is_cut_off_is_done_again_after_a_restart(tmp_path
     async with running(tmp_path, None, ports) as one:
         (run,) = await ended(one, seconds=60)
         assert (run["state"], run["promoted"]) == ("SUCCEEDED", True), run
+
+
+async def test_a_disk_that_takes_nothing_for_a_while_is_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "contents").write_bytes(b"in the way")
+    async with running(tmp_path) as one:
+        await make(one)
+        events = await stored_labels(one, [*evaluation(), *(label(number) for number in range(N))])
+        with structlog.testing.capture_logs() as said:
+            await one.deliver_batch(events)
+            waits = await wait_until(lambda: [row["seconds"] for row in said if row["event"] == "activity waits"][3:])
+        assert waits[0] >= 0.4, "ever longer"
+        assert [run["state"] for run in await runs(one)] == ["RUNNING"]
+        (tmp_path / "contents").unlink()
+        (run,) = await ended(one, seconds=60)
+        assert run["state"] == "SUCCEEDED", run
 
 
 async def test_a_content_that_is_gone_fails_the_run_with_its_name(tmp_path: Path) -> None:

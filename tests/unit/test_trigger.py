@@ -90,7 +90,26 @@ def test_the_cooldown_ends_to_the_second(failed: bool, cooldown: float, pause: f
     ended = NOW - timedelta(seconds=pause)
     assert decide(how, counters, Flight(None, ended, failed), NOW, PAUSE).fire
     late = Flight(None, ended + timedelta(seconds=1), failed)
-    assert set(decide(how, counters, late, NOW, PAUSE).missing) == {"cooldown_until"}
+    assert set(decide(how, counters, late, NOW, PAUSE).missing) == ({"cooldown_until"} if pause else set())
+
+
+@pytest.mark.parametrize("ahead", [timedelta(minutes=10), timedelta(days=365)])
+def test_a_clock_that_was_put_back_holds_nothing_up(ahead: timedelta) -> None:
+    stamped = NOW + ahead
+    aged = Counters(new=1, per_class=ENOUGH, oldest_new=stamped)
+    assert decide(rule(max_age_seconds=60), aged, Flight(), NOW, PAUSE).reason == "schedule"
+    enough = Counters(new=10, per_class=ENOUGH, oldest_new=stamped, newest_new=stamped)
+    assert decide(rule(debounce_seconds=60), enough, Flight(), NOW, PAUSE).fire
+    assert decide(rule(cooldown_seconds=60), enough, Flight(None, stamped, False), NOW, PAUSE).fire
+
+
+def test_another_clock_that_is_a_little_ahead_hurries_nothing() -> None:
+    stamped = NOW + timedelta(seconds=1)
+    aged = Counters(new=1, per_class=ENOUGH, oldest_new=stamped, newest_new=stamped)
+    assert decide(rule(max_age_seconds=60), aged, Flight(), NOW, PAUSE).reason is None
+    assert "settles" in decide(rule(n=1, debounce_seconds=60), aged, Flight(), NOW, PAUSE).missing
+    ended = Flight(None, stamped, False)
+    assert "cooldown_until" in decide(rule(n=1, cooldown_seconds=60), aged, ended, NOW, PAUSE).missing
 
 
 def test_forced_only_two_classes_are_needed() -> None:

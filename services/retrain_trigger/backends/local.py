@@ -17,7 +17,7 @@ import structlog
 from services.retrain_trigger.backends import BadOutcome, Job, Outcome, Work, files
 from services.retrain_trigger.backends.contents import ContentGone, Contents
 from services.retrain_trigger.settings import RetrainTriggerSettings
-from services.runtime.errors import Retry
+from services.runtime.errors import Retry, Unavailable
 
 log = structlog.get_logger()
 
@@ -66,7 +66,7 @@ class LocalBackend:
                 return running.task.result()
             except Retry:
                 del self._jobs[job_id]
-                return Job("lost")
+                raise
         result = self._result(job_id)
         return files.ended(result) if result is not None else Job("lost")
 
@@ -98,13 +98,15 @@ class LocalBackend:
             await _end(self._spare)
 
     async def _run(self, work: Work) -> Job:
-        """All of a job, attempt after attempt. Raises Retry when the blob store is away."""
+        """All of a job, attempt after attempt. Raises Retry when the blob store is away, or the disk is full."""
         async with self._turn:
             folder = self._folder / work.run_id
             try:
                 job = await self._prepare(work, folder)
             except ContentGone as error:
                 return Job("failed", str(error))
+            except OSError as error:
+                raise Unavailable(f"the training's files: {error}") from error
             code: int | str = "none"
             for attempt in range(1, self._settings.attempts + 1):
                 code = await self._train(job)
@@ -113,8 +115,9 @@ class LocalBackend:
                     await asyncio.to_thread(self._prune)
                     return files.ended(result)
                 log.warning("training ended without a result", run=work.run_id, exit_code=code, attempt=attempt)
-                if code == EXIT_BAD_JOB:
+                if code == EXIT_BAD_JOB or attempt == self._settings.attempts:
                     break
+                await asyncio.sleep(self._settings.attempt_pause * attempt)
             return Job("failed", f"the trainer ended with exit code {code}: {files.last_lines(files.said(folder))}")
 
     async def _train(self, job: Path) -> int | str:
