@@ -231,6 +231,7 @@ class Player:
         progress.rounds.append(
             {
                 "labels": progress.in_snapshot,
+                "unlabelled": (run["pool"] or {"count": 0})["count"],  # samples without a label that it learnt from too
                 "accuracy": round(progress.accuracy or 0.0, 4),
                 "model_version": progress.model_version,
                 "promoted": run["promoted"],
