@@ -13,7 +13,7 @@ import argparse
 import json
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -35,16 +35,16 @@ from services.select_uncertain.strategies import STRATEGIES, Pool
 class Loop:
     """The settings that are being tried."""
 
-    first: int
-    batch: int
-    budget: int
-    strategy: str
-    audit_share: float
-    evaluation: int
-    test: int
-    stale: bool
-    gate: GateSettings
-    head: HeadParams
+    first: int = 10
+    batch: int = 10
+    budget: int = 130
+    strategy: str = "uncertainty_coverage"
+    audit_share: float = 0.05
+    evaluation: int = 200
+    test: int = 360
+    stale: bool = False
+    gate: GateSettings = field(default_factory=GateSettings)
+    head: HeadParams = field(default_factory=HeadParams)
 
 
 def main() -> None:
@@ -53,13 +53,13 @@ def main() -> None:
     parser.add_argument("--dataset", default="digits")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--first", type=int, default=10)
-    parser.add_argument("--batch", type=int, default=10)
-    parser.add_argument("--budget", type=int, default=130)
-    parser.add_argument("--strategy", default="uncertainty_coverage", choices=sorted(STRATEGIES))
-    parser.add_argument("--audit-share", type=float, default=0.05)
-    parser.add_argument("--evaluation", type=int, default=200)
-    parser.add_argument("--test", type=int, default=360)
+    parser.add_argument("--first", type=int, default=Loop.first)
+    parser.add_argument("--batch", type=int, default=Loop.batch)
+    parser.add_argument("--budget", type=int, default=Loop.budget)
+    parser.add_argument("--strategy", default=Loop.strategy, choices=sorted(STRATEGIES))
+    parser.add_argument("--audit-share", type=float, default=Loop.audit_share)
+    parser.add_argument("--evaluation", type=int, default=Loop.evaluation)
+    parser.add_argument("--test", type=int, default=Loop.test)
     parser.add_argument("--delta", type=float, help="default: 0.02, or 3 / n where the evaluation set is too small")
     parser.add_argument("--head", default="auto", choices=["auto", "spread", "logistic"])
     parser.add_argument("--c", type=float, default=HeadParams().c)

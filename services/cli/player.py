@@ -15,6 +15,7 @@ from services.cli.rest import Refused, Rest
 CHUNK = 100  # samples in a request
 CLAIM = 12  # tasks taken at a time
 STALL_SECONDS = 150.0  # without any progress after which the play is given up
+TRAINING_SECONDS = 900.0  # that a model may take: on a busy machine longer than people would be kept waiting for it
 ANNOTATOR = "oracle"
 ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
 
@@ -58,6 +59,8 @@ class Plan:
                 # The whole pool is on its way; what a killed sidecar had in hand comes again after a good minute.
                 "min_pool": len(self.split.pool),
                 "settle_seconds": 90,
+                # Nobody waits for a question here, so each batch is chosen by the model of all labels before it.
+                "wait_seconds": TRAINING_SECONDS,
                 "budget": self.budget,
                 "seed": self.seed,
                 "audit": 1 if self.batch >= 10 else 0,
@@ -231,6 +234,7 @@ class Player:
         progress.rounds.append(
             {
                 "labels": progress.in_snapshot,
+                "unlabelled": (run["pool"] or {"count": 0})["count"],  # samples without a label that it learnt from too
                 "accuracy": round(progress.accuracy or 0.0, 4),
                 "model_version": progress.model_version,
                 "promoted": run["promoted"],
@@ -285,9 +289,10 @@ class Player:
         self._moved_at = time.monotonic()
 
     def _watch_for_stall(self) -> None:
-        if time.monotonic() - self._moved_at > STALL_SECONDS:
+        patience = TRAINING_SECONDS if self.progress.training else STALL_SECONDS
+        if time.monotonic() - self._moved_at > patience:
             raise Stalled(
-                f"nothing has moved for {STALL_SECONDS:.0f} s: {self.progress.asked} labels asked for, "
+                f"nothing has moved for {patience:.0f} s: {self.progress.asked} labels asked for, "
                 f"{self.progress.accepted} in, {len(self.progress.rounds)} models judged; `halfsure logs` may say why"
             )
 

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.label_budget import Loop, dataset, play
+from services.cli.datasets import digits
+
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(600)]
 
 KEYS = {
@@ -45,6 +48,7 @@ def test_demo_reaches_a_model_as_good_as_all_labels_with_a_fraction_of_them(
     promoted = [row["model_version"] for row in report["rounds"] if row["promoted"]]
     assert len(set(promoted)) == len(promoted) >= 3
     assert len(report["rounds"]) > 1, "a candidate was judged against a champion"
+    assert all(row["unlabelled"] == report["pool"] - row["labels"] for row in report["rounds"])
     assert report["labels_used"] == report["labels_accepted"] == report["labels_in_last_snapshot"]
     assert all(report["events"][f"io.halfsure.{kind}.v1"] > 0 for kind in LOOP)
     assert report["events"]["io.halfsure.sample.ingested.v1"] == report["ingested"]
@@ -80,6 +84,25 @@ def test_simulate_plays_a_users_table(halfsure: Callable[..., Any], tmp_path: Pa
     report = json.loads((tmp_path / "wine.json").read_text())
     assert (report["dataset"], report["strategy"], report["labels_used"]) == ("wine", "margin", 30)
     assert report["final_accuracy"] > 0.8
+
+
+def test_simulate_learns_as_much_of_a_label_as_the_loop_in_one_process(
+    halfsure: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The first round picks the same ten; later ones differ in what chance draws, as two seeds do."""
+    folder = tmp_path / "shapes"
+    for number, item in enumerate(digits().items):
+        path = folder / item.label / f"{number:04}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(item.content)
+    done = halfsure(*("simulate", "--data", "shapes", "--seed", "1", "--budget", "40", "--json", "shapes.json"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    through = {row["labels"]: row["accuracy"] for row in json.loads((tmp_path / "shapes.json").read_text())["rounds"]}
+    embeddings, classes = dataset(str(folder))
+    inside = {row["labels"]: row["accuracy"] for row in play(embeddings, classes, Loop(budget=40), 1)["rounds"]}
+    assert set(through) == set(inside) == {10, 20, 30, 40}
+    assert through[10] == pytest.approx(inside[10], abs=0.01)
+    assert all(through[count] == pytest.approx(inside[count], abs=0.04) for count in through)
 
 
 def test_simulate_says_what_is_wrong_with_the_data(halfsure: Callable[..., Any], tmp_path: Path) -> None:
