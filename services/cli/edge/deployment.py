@@ -20,6 +20,7 @@ RUNTIME = "1.6"
 DAPRD, REDIS, MOSQUITTO = "daprio/daprd:1.18.0", "redis:7.4", "eclipse-mosquitto:2.0.22"
 HTTP, GRPC, INTERNAL, APP = 3500, 50001, 50002, 8080  # the same in every container
 HOST_MQTT = 1883
+OWN_MQTT = 1884  # without a password, and not published (deploy/iotedge/mosquitto.conf)
 FOURTEEN_DAYS = 14 * 86_400
 # On the device: what the modules read, and what they keep.
 SETTINGS, KEPT = "/etc/halfsure", "/var/lib/halfsure"
@@ -122,7 +123,11 @@ def service_environment(app_id: str) -> dict[str, str]:
 
 def sidecar_environment(components: Sequence[Mapping[str, Any]], app_id: str) -> dict[str, str]:
     """What a sidecar finds: its tokens, and what its components refer to; of the ways to the cloud that by identity."""
-    fixed = {"HALFSURE_REDIS_HOST": "redis:6379", "HALFSURE_ENTRA_CERTIFICATE": CERTIFICATE}
+    fixed = {
+        "HALFSURE_REDIS_HOST": "redis:6379",
+        "HALFSURE_MQTT_URL": f"tcp://mosquitto:{OWN_MQTT}",
+        "HALFSURE_ENTRA_CERTIFICATE": CERTIFICATE,
+    }
     names = [name for name in wanted(components, app_id) if name != "HALFSURE_SERVICEBUS_CONNECTION"]
     refers = {name: fixed.get(name, f"${{{name}}}") for name in names}
     return {"DAPR_API_TOKEN": "${DAPR_API_TOKEN}", "APP_API_TOKEN": "${APP_API_TOKEN}", **refers}

@@ -19,9 +19,9 @@ from services.cli.runfile import RunFile
 Object = Mapping[str, Any]
 MOST_MODULES, MOST_TWIN, MOST_OPTIONS = 50, 32 << 10, 4096
 PLACEHOLDER = re.compile(r"^\$\{[A-Z][A-Z0-9_]*\}$")
-SECRET_NAMES = re.compile(r"(^|_)(TOKEN|PASSWORD|SECRET|CONNECTION|KEY)$|^HALFSURE_MQTT_URL$", re.I)
-# What daprd takes from its environment alone: keys to this one device's sidecars and broker, on its network only.
-BY_ENVIRONMENT_ONLY = ("DAPR_API_TOKEN", "APP_API_TOKEN", "HALFSURE_MQTT_URL")
+SECRET_NAMES = re.compile(r"(^|_)(TOKEN|PASSWORD|SECRET|CONNECTION|KEY)$", re.I)
+# What daprd takes from its environment alone: keys to this one device's sidecars, on its network only.
+BY_ENVIRONMENT_ONLY = ("DAPR_API_TOKEN", "APP_API_TOKEN")
 SECRET_TEXTS = re.compile(r"SharedAccessKey=|AccountKey=|[?&]sig=|://[^/@\s]*:[^/@\s]+@|-----BEGIN|PRIVATE KEY")
 
 
