@@ -14,6 +14,8 @@ from typing import IO, Any
 
 import psutil
 
+from services.runtime.signing import make_keys
+
 
 class AlreadyRunning(Exception):
     """Another supervisor holds the state folder."""
@@ -46,8 +48,20 @@ class Home:
     def record_file(self) -> Path:
         return self.path / "stack.json"
 
+    @property
+    def model_keys(self) -> tuple[Path, Path]:
+        """The private key that models are signed with, and the public one; a folder older than them has none."""
+        return self.path / "model-key.pem", self.path / "model-key.pub"
+
     def create(self, places: Sequence[str] = ("",)) -> None:
-        """Make the folder and its parts, and those of each place in it; only the owner may look in."""
+        """Make the folder and its parts, and those of each place in it; only the owner may look in.
+
+        A new folder gets a key that its models are signed with; in an old one there are models without a signature.
+        """
+        if not (self.path / "state").exists() and not self.model_keys[0].exists():
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for path, key in zip(self.model_keys, make_keys(), strict=True):
+                write_private(path, key.decode())
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         parts = ["logs", "scheduler", "state"]
         parts += [part for name in places for part in (name, *(f"{name}/{own}" for own in ("redis", "blobs", ".dapr")))]

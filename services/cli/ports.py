@@ -52,6 +52,8 @@ def plan_ports(run_file: RunFile, settings: StackSettings) -> PortPlan:
         "scheduler_etcd_client": scheduler + 3,
         "scheduler_etcd_peer": scheduler + 4,
     }
+    if settings.mtls:
+        base |= {"sentry": placement + 16, "sentry_health": placement + 17, "sentry_metrics": placement + 18}
     for _, app in apps_of(settings.profile, run_file):
         key = port_key(app.app_id)
         base[key] = app.app_port

@@ -31,6 +31,7 @@ class StackSettings(BaseSettings):
     redis_host: str | None = Field(default=None, description="host:port of a Redis that is already running")
     dapr_bin: Path | None = Field(default=None, description="folder of daprd, placement and scheduler")
     siteid: str = "local"
+    mtls: bool = Field(default=False, description="sidecars speak mTLS, and obey dapr/access.yaml")
     start_timeout: float = Field(default=120.0, gt=0, description="seconds a process may take to be ready")
     hung_after: float = Field(default=30.0, gt=0, description="seconds of silence after which a process is restarted")
     stop_grace: float = Field(default=10.0, gt=0, description="seconds between TERM and KILL")

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from services.cli import authority
 from services.cli import backing as servers
 from services.cli.home import Home, Secrets
 from services.cli.ports import PortPlan, port_key
@@ -16,6 +17,7 @@ from services.cli.profiles import PORTS, PROFILES, SITE, Backing, Place, apps_of
 from services.cli.redis import find_redis_server, redis_command, split_host
 from services.cli.runfile import App, RunFile
 from services.cli.settings import StackSettings
+from services.cli.toolchain import find_sentry
 
 BACKING_STAGE, CONTROL_STAGE, SIDECAR_STAGE, APP_STAGE = range(4)
 _LOOPBACK = "127.0.0.1"
@@ -41,6 +43,17 @@ class Plan:
     def signature(self) -> str:
         """For the container of blobs, the same for all processes."""
         return servers.signature()
+
+    @property
+    def tls(self) -> tuple[str, ...]:
+        """What makes placement and scheduler speak mTLS, if they shall."""
+        address = f"{_LOOPBACK}:{self.ports['sentry']}" if self.settings.mtls else ""
+        return authority.control_flags(self.authority, address) if self.settings.mtls else ()
+
+    @property
+    def authority(self) -> Path:
+        """The folder of the certificate authority, for mTLS."""
+        return self.home.path / "sentry"
 
     @property
     def redis_host(self) -> str:
@@ -96,7 +109,7 @@ def infrastructure(plan: Plan) -> list[ProcessSpec]:
         for name in place.backing
         if name != "redis" or not plan.settings.redis_host
     ]
-    return [*backing, _placement(plan), _scheduler(plan)]
+    return [*backing, *([_sentry(plan)] if plan.settings.mtls else []), _placement(plan), _scheduler(plan)]
 
 
 def external_redis(plan: Plan) -> tuple[str, int] | None:
@@ -206,10 +219,20 @@ def _control(plan: Plan, name: str, flags: tuple[str, ...]) -> ProcessSpec:
     )
 
 
+def _sentry(plan: Plan) -> ProcessSpec:
+    """Signs the certificates of all others, so it is there before them."""
+    authority.anchors(plan.authority)
+    # It wants a configuration, and finds in this one nothing that it has not by default.
+    configuration = plan.run_file.resolve(plan.run_file.common.config_file_path or "config.yaml")
+    flags = ("--issuer-credentials", str(plan.authority), "--config", str(configuration))
+    spec = _control(plan, "sentry", flags)
+    return replace(spec, stage=BACKING_STAGE, command=(str(find_sentry(plan.dapr_bin)), *spec.command[1:]))
+
+
 def _placement(plan: Plan) -> ProcessSpec:
     # A single server elects itself, but still listens for peers, by default on 8201 whatever its other ports are.
     raft = f"dapr-placement-0={_LOOPBACK}:{plan.ports['placement_raft']}"
-    return _control(plan, "placement", ("--initial-cluster", raft))
+    return _control(plan, "placement", ("--initial-cluster", raft, *plan.tls))
 
 
 def _scheduler(plan: Plan) -> ProcessSpec:
@@ -219,6 +242,8 @@ def _scheduler(plan: Plan) -> ProcessSpec:
         *("--etcd-client-port", str(plan.ports["scheduler_etcd_client"])),
         *("--etcd-initial-cluster", f"dapr-scheduler-server-0=http://localhost:{peer}"),
         *("--override-broadcast-host-port", f"{_LOOPBACK}:{plan.ports['scheduler']}"),
+        *plan.tls,
+        *(("--identity-directory-write", str(plan.authority / "scheduler")) if plan.settings.mtls else ()),
     )
     return _control(plan, "scheduler", flags)
 
@@ -227,13 +252,16 @@ def _sidecar(plan: Plan, place: Place, app: App) -> ProcessSpec:
     key, common = port_key(app.app_id), plan.run_file.common
     ports = {f"{key}_{kind}": plan.ports[f"{key}_{kind}"] for kind in ("http", "grpc", "metrics", "internal")}
     base = f"http://{_LOOPBACK}:{plan.ports[f'{key}_http']}"
+    trust = {"DAPR_TRUST_ANCHORS": authority.anchors(plan.authority)} if plan.settings.mtls else {}
     return ProcessSpec(
         name=sidecar_name(app.app_id),
         command=(str(plan.dapr_bin / "daprd"), *_sidecar_flags(plan, place, app)),
         stage=SIDECAR_STAGE,
         # Name resolution keeps its file in the folder the sidecars run in.
         cwd=place.folder(plan.home.path),
-        env=_environment({**common.env, **app.env, **shared_environment(plan, place), **_collector(os.environ)}),
+        env=_environment(
+            {**common.env, **app.env, **shared_environment(plan, place), **_collector(os.environ), **trust}
+        ),
         readiness=Readiness(url=f"{base}/v1.0/healthz/outbound", headers={"dapr-api-token": plan.secrets.dapr_api}),
         log=plan.home.logs / f"{sidecar_name(app.app_id)}.log",
         ports=ports,
@@ -260,7 +288,11 @@ def _sidecar_flags(plan: Plan, place: Place, app: App) -> tuple[str, ...]:
     for folder in common.resources_paths:
         flags += ["--resources-path", str(_of_place(plan.run_file.resolve(folder), place))]
     if common.config_file_path:
-        flags += ["--config", str(plan.run_file.resolve(common.config_file_path))]
+        configuration = plan.run_file.resolve(common.config_file_path)
+        flags += ["--config", str(configuration)]
+        if plan.settings.mtls:
+            flags += ["--config", str(configuration.with_name("access.yaml")), "--enable-mtls"]
+            flags += ["--sentry-address", f"{_LOOPBACK}:{ports['sentry']}"]
     if common.max_body_size:
         flags += ["--max-body-size", common.max_body_size]
     if common.enable_app_health_check:
@@ -295,6 +327,18 @@ def _of_place(resources: Path, place: Place) -> Path:
     return resources.with_name(place.components) if resources.parent.name == "components" else resources
 
 
+def _model_keys(plan: Plan, app: App) -> dict[str, str]:
+    """The registry signs, infer verifies; in a folder that has no keys neither does."""
+    private, public = plan.home.model_keys
+    if not public.exists():
+        return {}
+    given = {
+        "retrain-trigger": {"HALFSURE_RETRAIN_TRIGGER_MODEL_KEY": str(private)},
+        "infer": {"HALFSURE_INFER_MODEL_KEYS": str(public)},
+    }
+    return given.get(app.app_id, {})
+
+
 def _service(plan: Plan, place: Place, app: App) -> ProcessSpec:
     key, port = port_key(app.app_id), plan.ports[port_key(app.app_id)]
     http, grpc = plan.ports[f"{key}_http"], plan.ports[f"{key}_grpc"]
@@ -312,6 +356,7 @@ def _service(plan: Plan, place: Place, app: App) -> ProcessSpec:
                 **plan.run_file.common.env,
                 **app.env,
                 **shared_environment(plan, place),
+                **_model_keys(plan, app),
                 "APP_ID": app.app_id,
                 "APP_PORT": str(port),
                 "DAPR_HTTP_PORT": str(http),

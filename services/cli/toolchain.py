@@ -100,6 +100,14 @@ def find_runtime(configured: Path | None = None) -> Runtime:
     )
 
 
+def find_sentry(runtime: Path) -> Path:
+    """Dapr's certificate service, beside the runtime or built by us; NoRuntime says how to get it."""
+    for folder in (runtime, cache_bin()):
+        if (folder / "sentry").exists():
+            return folder / "sentry"
+    raise NoRuntime("no sentry, which mTLS needs: `halfsure setup --mtls` builds it")
+
+
 def find_cli() -> Path | None:
     """The `dapr` command: ours, else the one on PATH."""
     built = cache_bin() / "dapr"

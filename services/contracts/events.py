@@ -55,6 +55,14 @@ class Content(BaseModel):
     media_type: str
 
 
+class SignedContent(Content):
+    """A manifest's claim check, with the registry's signature (runtime/signing.py) where it has a key."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", from_attributes=True)  # any claim is one without it
+
+    signature: str | None = None
+
+
 class PolicyRef(BaseModel):
     """The policy document, and the version of it, that a decision was made under."""
 
@@ -572,7 +580,7 @@ class ModelRegistered(OfModel):
     type = "io.halfsure.model.registered.v1"
 
     artefact: Content
-    manifest: Content
+    manifest: SignedContent
     lineage: Mapping[str, Any] = Field(default_factory=dict)
 
     @property
@@ -598,7 +606,7 @@ class ModelActivation(OfModel):
     activation_epoch: int
     previous: str | None = None
     artefact: Content
-    manifest: Content
+    manifest: SignedContent
     rollout: Mapping[str, float] = Field(default_factory=lambda: {"share": 1.0})
     shadow: str | None = None  # a version that scores beside it, without being used
     reason: str = ""

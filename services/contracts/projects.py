@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from services.contracts import cron
-from services.contracts.events import Content
+from services.contracts.events import Content, SignedContent
 from services.contracts.inputs import InputSpec
 from services.contracts.rules import LEDGER, Rule, StreamShare, checked, leaves
 from services.contracts.structured_uncertainty import score_name
@@ -157,7 +157,7 @@ class Extractor(_Settings):
     """The feature extractor that serves while there is no model, and below every head."""
 
     artefact: Content
-    manifest: Content
+    manifest: SignedContent
 
 
 class ProjectSpec(_Settings):

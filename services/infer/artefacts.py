@@ -9,12 +9,13 @@ from pathlib import Path
 import structlog
 from pydantic import ValidationError
 
-from services.contracts.events import Content
+from services.contracts.events import Content, SignedContent
 from services.contracts.ids import sha256
 from services.contracts.manifest import ModelManifest
 from services.infer.model import OnnxModel
 from services.infer.settings import InferSettings
 from services.runtime.service import Service
+from services.runtime.signing import NotTrusted, Verifier
 
 log = structlog.get_logger()
 
@@ -50,12 +51,17 @@ class Artefacts:
     def __init__(self, service: Service, settings: InferSettings) -> None:
         self._service = service
         self._settings = settings
+        self._trust = Verifier(settings.model_keys)
         self._folder = service.settings.state_dir / "models"
         if settings.baked is not None:
             _unpack(settings.baked, self._folder)
 
-    async def load(self, project: str, version: str, artefact: Content, manifest: Content) -> Loaded:
+    async def load(self, project: str, version: str, artefact: Content, manifest: SignedContent) -> Loaded:
         """Raises Unloadable for what will never load, and whatever the blob store raises when it is down."""
+        try:
+            self._trust.check(project, manifest)
+        except NotTrusted as error:
+            raise Unloadable(f"{version} is not loaded: {error}") from error
         described = _manifest(await self._fetch(manifest, "json"), artefact)
         content = await self._fetch(artefact, "onnx")
         providers, threads = self._settings.providers, self._settings.threads

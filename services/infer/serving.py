@@ -14,6 +14,7 @@ from services.contracts.events import (
     ModelLoaded,
     ModelLoadFailed,
     ModelRegistered,
+    SignedContent,
 )
 from services.contracts.projects import ProjectDocument
 from services.infer.artefacts import Artefacts, Loaded, Unloadable
@@ -236,7 +237,8 @@ class Serving:
             await self._tell(ModelLoaded, event.project, source, 0, provider=loaded.provider)
 
     async def _load(self, project: str, source: dict[str, Any]) -> Loaded:
-        artefact, manifest = (Content.model_validate(source[part]) for part in ("artefact", "manifest"))
+        artefact = Content.model_validate(source["artefact"])
+        manifest = SignedContent.model_validate(source["manifest"])
         self._loads = True
         return await self._artefacts.load(project, source["version"], artefact, manifest)
 

@@ -19,4 +19,5 @@ class InferSettings(BaseSettings):
     chunk: int = Field(default=128, ge=1, le=500, description="samples rescored in one transaction")
     deadline_seconds: float = Field(default=30.0, gt=0, description="for a prediction by REST")
     patience_seconds: float = Field(default=600.0, gt=0, description="that a rescoring waits for its model version")
+    model_keys: Path | None = Field(default=None, description="PEM of the public keys that models must be signed by")
     baked: Path | None = Field(default=None, description="folder of a model that the image carries, with its manifest")

@@ -34,6 +34,7 @@ from services.retrain_trigger.watch import Watch
 from services.runtime import delivery
 from services.runtime.service import Connect, Service
 from services.runtime.settings import RuntimeSettings
+from services.runtime.signing import Signer
 
 
 def create(settings: RuntimeSettings, connect: Connect, backend: Backend | None = None) -> Service:
@@ -41,9 +42,10 @@ def create(settings: RuntimeSettings, connect: Connect, backend: Backend | None 
     service = Service("retrain-trigger", settings, connect)
     own = RetrainTriggerSettings()
     backend = backend or chosen(service, own)
-    catalogue = Catalogue(service)
+    signer = Signer(own.model_key)
+    catalogue = Catalogue(service, signer)
     labels = Labels(service, backend.forget)
-    registry = Registry(service)
+    registry = Registry(service, signer)
     runs = Runs(service, labels)
     pipeline = Pipeline(service, own, labels, registry, runs, backend)
     watch = Watch(service, labels, registry)

@@ -15,6 +15,7 @@ from services.contracts.tasks import kind_of
 from services.retrain_trigger.heads import HeadParams
 from services.runtime.http import check_match
 from services.runtime.service import Service, transact
+from services.runtime.signing import Signer
 from services.runtime.unit import Unit
 
 
@@ -30,8 +31,9 @@ def etag(document: ProjectDocument) -> str:
 class Catalogue:
     """Every write raises the revision; a name that was deleted goes on counting."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, signer: Signer | None = None) -> None:
         self.service = service
+        self._signer = signer or Signer(None)
 
     async def create(self, spec: ProjectSpec) -> tuple[ProjectDocument, bool]:
         """The project, and whether it is new; the same again is harmless. A 409 problem if it is there otherwise."""
@@ -132,6 +134,12 @@ class Catalogue:
         described = manifest.model_dump_json().encode()
         blobs = self.service.blobs
         base = f"models/{spec.name}/"
+        claim = Content(
+            uri=await blobs.put(f"{base}{sha256(described)}.json", described),
+            sha256=sha256(described),
+            bytes=len(described),
+            media_type="application/json",
+        )
         return Extractor(
             artefact=Content(
                 uri=await blobs.put(f"{base}{manifest.sha256}.onnx", content),
@@ -139,12 +147,7 @@ class Catalogue:
                 bytes=len(content),
                 media_type="application/octet-stream",
             ),
-            manifest=Content(
-                uri=await blobs.put(f"{base}{sha256(described)}.json", described),
-                sha256=sha256(described),
-                bytes=len(described),
-                media_type="application/json",
-            ),
+            manifest=self._signer.signed(spec.name, claim),
         )
 
 

@@ -22,6 +22,7 @@ from services.contracts.manifest import ModelManifest
 from services.contracts.problem import Problem, not_found
 from services.retrain_trigger.models import index_key, model_key, no_pointer, pointer_key, previous_of
 from services.runtime.service import Service, transact
+from services.runtime.signing import Signer
 from services.runtime.unit import Unit
 
 log = structlog.get_logger()
@@ -36,8 +37,9 @@ class Superseded(Exception):
 class Registry:
     """Versions are records; which of them serves is one pointer a project, and states follow from both."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, signer: Signer | None = None) -> None:
         self.service = service
+        self._signer = signer or Signer(None)
 
     # What is read.
 
@@ -87,7 +89,7 @@ class Registry:
         if await unit.get(model_key(version)):
             return
         unit.put(model_key(version), record, guard=True)
-        event = ModelRegistered(project=project, lineage=record["lineage"], version=version, **_files(record))
+        event = ModelRegistered(project=project, lineage=record["lineage"], version=version, **self._files(record))
         unit.emit(event, guard=model_key(version))
 
     async def reject(self, version: str, gate: Mapping[str, Any]) -> None:
@@ -250,7 +252,7 @@ class Registry:
             shadow=after["shadow"],
             reason=after["reason"],
             gate=record["gate"] or {},
-            **_files(record),
+            **self._files(record),
         )
         unit.emit(event, guard=pointer_key(project))
         return epoch
@@ -259,6 +261,7 @@ class Registry:
         uri = await self.service.blobs.put(name, content)
         return Content(uri=uri, sha256=sha256(content), bytes=len(content), media_type=media_type)
 
-
-def _files(record: Mapping[str, Any]) -> dict[str, Content]:
-    return {part: Content.model_validate(record[part]) for part in ("artefact", "manifest")}
+    def _files(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Artefact and manifest, signed anew whenever they are told of: a new key needs an activation, and no more."""
+        artefact, manifest = (Content.model_validate(record[part]) for part in ("artefact", "manifest"))
+        return {"artefact": artefact, "manifest": self._signer.signed(record["project"], manifest)}

@@ -1,5 +1,6 @@
 """What retrain-trigger reads from its environment."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr
@@ -31,6 +32,7 @@ class RetrainTriggerSettings(BaseSettings):
     job_template: str = Field(default="halfsure-training", description="the PodTemplate of training Jobs")
     job_kept_seconds: int = Field(default=3600, ge=60, description="until an ended Job and its pods are removed")
     models_kept: int = Field(default=10, ge=0, description="artefacts kept beside those that are in use, by project")
+    model_key: Path | None = Field(default=None, description="PEM of the Ed25519 key that models are signed with")
     runs_kept: int = Field(default=5, ge=1, description="run folders kept on disk")
 
 

@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request
 
 from services.contracts.envelope import Origin, wrap
 from services.contracts.events import Event
-from services.runtime import common, http, tracing
+from services.runtime import common, http, schema, tracing
 from services.runtime.access import Tokens
 from services.runtime.deadletters import DeadLetters
 from services.runtime.errors import Conflict
@@ -221,6 +221,7 @@ class Service:
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         self._ports, close = await self._connect(self.settings)
         self._reasons = dict.fromkeys(self._ports.reasons, "not looked at yet")
+        await patiently(lambda: schema.check(self.state))
         self._outboxes = {name: self._outbox_of(name, lane) for name, lane in self._lanes.items()}
         for outbox in self._outboxes.values():
             await patiently(outbox.start)

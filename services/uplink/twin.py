@@ -17,6 +17,7 @@ from services.contracts.events import (
     ModelLoadFailed,
     ModelRegistered,
     ProjectUpdated,
+    SignedContent,
 )
 from services.contracts.projects import ProjectDocument, ProjectName
 
@@ -39,7 +40,7 @@ class WantedModel(_Part):
     version: str = Field(min_length=1)
     activation_epoch: int = Field(ge=1)
     artefact: Content
-    manifest: Content
+    manifest: SignedContent
 
 
 class WantedProject(_Part):

@@ -95,7 +95,7 @@ def _in_state(played: Played) -> list[str]:
 async def _in_answers(played: Played) -> list[str]:
     """What a caller could still be given, service by service."""
     rest, found = played.rest, []
-    exported = await rest.get("label-queue", "/v1/export", format="jsonl")
+    exported = await rest.get("label-queue", "/v1/export", format="csv")
     runs = (await rest.get("retrain-trigger", "/v1/runs", limit=500))["items"]
     for name in played.person:
         statuses = {

@@ -34,6 +34,7 @@ def doctor(home: HomeOption = None, profile: ProfileOption = None, json: JsonOpt
 @app.command()
 def setup(
     with_cli: Annotated[bool, typer.Option("--with-cli", help="Build the `dapr` command, too.")] = False,
+    mtls: Annotated[bool, typer.Option("--mtls", help="Build Dapr's sentry, too, for `halfsure up --mtls`.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Build even what is there already.")] = False,
     profile: ProfileOption = None,
 ) -> None:
@@ -48,8 +49,8 @@ def setup(
     except NoRuntime:
         runtime_there = False
     cli_there = find_cli() is not None
-    if again or not runtime_there or (with_cli and not cli_there):
-        build_runtime(settings.root, runtime=again or not runtime_there, cli=with_cli, again=again)
+    if again or not runtime_there or (with_cli and not cli_there) or mtls:
+        build_runtime(settings.root, runtime=again or not runtime_there, cli=with_cli, sentry=mtls, again=again)
     runtime = find_runtime(settings.dapr_bin)
     out.print(f"Dapr {runtime.version} in {runtime.folder}", soft_wrap=True, highlight=False)
     for name, get in missing_backing(settings):

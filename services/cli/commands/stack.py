@@ -32,6 +32,10 @@ _DOWN_TIMEOUT = 60.0
 def up(
     home: HomeOption = None,
     profile: ProfileOption = None,
+    mtls: Annotated[
+        bool,
+        typer.Option("--mtls", help="Sidecars speak mTLS, and ask each other only what dapr/access.yaml lets them."),
+    ] = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once the stack is up.")] = False,
     only_infrastructure: Annotated[
         bool,
@@ -40,6 +44,7 @@ def up(
 ) -> None:
     """Start the servers behind the profile, the Dapr control plane and every service, and keep them running."""
     settings = load_settings(home, profile)
+    settings = settings.model_copy(update={"mtls": mtls or settings.mtls})
     _ensure_runtime(settings)
     if detach:
         _up_detached(settings, only_infrastructure)
@@ -94,6 +99,8 @@ def _ensure_runtime(settings: StackSettings) -> None:
         if settings.dapr_bin is not None:
             raise
         build_runtime(settings.root)
+    if settings.mtls:
+        build_runtime(settings.root, runtime=False, sentry=True)
 
 
 async def _up(settings: StackSettings, only_infrastructure: bool) -> None:
@@ -177,7 +184,7 @@ def _up_detached(settings: StackSettings, only_infrastructure: bool) -> None:
     log = folder.logs / "supervisor.log"
     start = log.stat().st_size if log.exists() else 0
     command = [sys.executable, "-m", "services.cli.main", "up", "--home", str(folder.path)]
-    command += ["--profile", settings.profile]
+    command += ["--profile", settings.profile, *(["--mtls"] if settings.mtls else [])]
     with log.open("ab") as handle:
         child = subprocess.Popen(
             command + (["--only-infrastructure"] if only_infrastructure else []),
