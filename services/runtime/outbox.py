@@ -40,6 +40,7 @@ class Pending:
 class Ticket:
     """One outbox record: the events of one unit."""
 
+    slot: int
     number: int
     op: Put
     pending: Sequence[Pending]
@@ -55,6 +56,9 @@ class Outbox:
     Dapr cannot list keys, so the records of a replica are numbered; a slot record holds how far the numbers
     are reserved and how far they are done, and a sweeper walks between the two. A slot belongs to a replica
     that keeps beating; one that has stopped is swept by any other.
+
+    A replica may be taken for dead that is not: beats are read on other clocks. Whoever sweeps leaves the range for the
+    slot's next owner to look through again; a replica that finds its slot in other hands goes on in another.
     """
 
     def __init__(
@@ -79,7 +83,7 @@ class Outbox:
         self._slot = -1
         self._next = 0
         self._reserved = 0
-        self._open: set[int] = set()
+        self._open: set[tuple[int, int]] = set()  # (slot, number)
         self._queue: deque[Ticket] = deque()
         self._doubtful: deque[Ticket] = deque()
         self._wake = asyncio.Event()
@@ -132,12 +136,12 @@ class Outbox:
         pending = [Pending(self._outgoing(e, now), e.guard, e.event.type) for e in emissions]
         number = self._next
         self._next += 1
-        self._open.add(number)
+        self._open.add((self._slot, number))
         value = {
             "unit": unit,
             "events": [[p.outgoing.topic, p.outgoing.envelope.decode(), p.guard] for p in pending],
         }
-        return Ticket(number, Put(self._key(self._slot, number), value), pending)
+        return Ticket(self._slot, number, Put(self._key(self._slot, number), value), pending)
 
     def _outgoing(self, emission: Any, now: datetime) -> Outgoing:
         envelope = emission.envelope or self._wrap(
@@ -162,7 +166,7 @@ class Outbox:
             self.dispatch(replace(ticket, pending=kept))
         else:
             await self._state.commit([Delete(ticket.op.key)])
-            self._open.discard(ticket.number)
+            self._finished([ticket])
 
     async def ready(self) -> None:
         """Called before a unit starts, so that numbers are reserved ahead of their use."""
@@ -170,7 +174,8 @@ class Outbox:
             return
         async with self._reserving:
             if self._next + STRIDE // 2 >= self._reserved:
-                await self._save_slot(reserve=True)
+                with contextlib.suppress(Conflict):  # there are numbers left; the next unit tries again
+                    await self._save_slot(reserve=True)
 
     async def _relay(self) -> None:
         pause = 0.05
@@ -210,16 +215,19 @@ class Outbox:
             self._finish([ticket for ticket in tickets if ticket not in left])
 
     def _finish(self, tickets: Sequence[Ticket]) -> None:
-        self._open.difference_update(ticket.number for ticket in tickets)
+        self._finished(tickets)
         for kind, count in Counter(p.type for t in tickets for p in t.pending).items():
             self._count(kind, count)
+
+    def _finished(self, tickets: Sequence[Ticket]) -> None:
+        self._open.difference_update((ticket.slot, ticket.number) for ticket in tickets)
 
     async def _recheck_doubtful(self) -> None:
         while self._doubtful:
             ticket = self._doubtful[0]
-            await self._sweep(self._slot, range(ticket.number, ticket.number + 1))
+            await self._sweep(ticket.slot, range(ticket.number, ticket.number + 1))
             self._doubtful.popleft()
-            self._open.discard(ticket.number)
+            self._finished([ticket])
 
     async def _claim(self) -> int:
         slots = range(SLOTS) if self._fixed_slot is None else [self._fixed_slot]
@@ -251,14 +259,15 @@ class Outbox:
             for key, entry in (await self._state.get(list(part))).items():
                 outgoing = await self._confirmed(entry.value)
                 pending = [Pending(event, None, orjson.loads(event.envelope)["type"]) for event in outgoing]
-                self._open.add(part[key])
-                self._queue.append(Ticket(part[key], Put(key, entry.value), pending))
+                self._open.add((self._slot, part[key]))
+                self._queue.append(Ticket(self._slot, part[key], Put(key, entry.value), pending))
 
     async def _beat_and_sweep(self) -> None:
         while True:
             await asyncio.sleep(BEAT_SECONDS)
             try:
-                await self._save_slot()
+                async with self._reserving:
+                    await self._save_slot()
                 await self._sweep_the_dead()
             except Retry as error:
                 log.warning("outbox heartbeat is late", reason=str(error))
@@ -271,15 +280,10 @@ class Outbox:
             record = entry.value
             if record["free"] or self._alive(record):
                 continue
-            mine = {**record, "owner": self._owner, "beat": self._clock.now().isoformat()}
-            try:
-                await self._state.commit([Put(key, mine, entry.etag)])
-            except Conflict:
-                continue
             await self._sweep(keys[key], range(record["done"], record["reserved"]))
-            freed = {**mine, "done": record["reserved"], "free": True}
-            await self._state.commit([Put(key, freed)])
-            log.info("swept the outbox of a dead replica", slot=keys[key])
+            with contextlib.suppress(Conflict):  # it lives, or another one has swept it
+                await self._state.commit([Put(key, {**record, "free": True}, entry.etag)])
+                log.info("swept the outbox of a dead replica", slot=keys[key])
 
     async def _sweep(self, slot: int, numbers: range) -> None:
         """Publish and delete the records among `numbers` that exist."""
@@ -306,10 +310,17 @@ class Outbox:
         ]
 
     async def _save_slot(self, *, reserve: bool = False, free: bool = False) -> None:
+        """Write down how far this replica is, and that it lives. Raises Conflict if the slot is taken meanwhile."""
+        key = self._slot_key(self._slot)
+        entry = (await self._state.get([key])).get(key)
+        if entry and entry.value["owner"] != self._owner:
+            log.warning("another replica has taken the outbox slot", slot=self._slot)
+            self._slot = await self._claim()
+            return
         reserved = self._next + 2 * STRIDE if reserve else self._reserved
-        done = min(self._open, default=self._next)
+        done = min((number for slot, number in self._open if slot == self._slot), default=self._next)
         record = self._record(done, reserved, free=free)
-        await self._state.commit([Put(self._slot_key(self._slot), record)])
+        await self._state.commit([Put(key, record, entry.etag if entry else CREATE)])
         self._reserved = reserved
 
     def _record(self, done: int, reserved: int, *, free: bool = False) -> dict[str, Any]:
@@ -317,8 +328,9 @@ class Outbox:
         return {"owner": self._owner, "beat": beat, "done": done, "reserved": reserved, "free": free}
 
     def _alive(self, record: dict[str, Any]) -> bool:
-        beat = datetime.fromisoformat(record["beat"])
-        return not record["free"] and self._clock.now() - beat < timedelta(seconds=STALE_SECONDS)
+        # A beat from the future is no sign of life either: the clock was put back, and it would be one for long.
+        silent = abs(self._clock.now() - datetime.fromisoformat(record["beat"]))
+        return not record["free"] and silent < timedelta(seconds=STALE_SECONDS)
 
     def _count(self, kind: str, count: int) -> None:
         self.published += count
