@@ -51,10 +51,9 @@ test-profiles: setup ## Play the loop on every profile, with the servers behind 
 	@$(BIN)/halfsure setup --profile iotedge
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/profiles
 
-test-edge: setup ## Run the IoT Edge manifest in network namespaces, and close the loop over a link that is cut (Linux, root)
+test-edge: setup ## Sites, a cloud and an IoT Edge device in network namespaces, over links that are cut (Linux, root; about 20 minutes)
 	@[ "$$(uname)" = Linux ] && [ "$$(id -u)" = 0 ] || { echo "make test-edge makes network namespaces: it needs Linux and root"; exit 1; }
 	@$(BIN)/halfsure setup --profile iotedge
-	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/integration/test_delivery.py -k ten_seconds -s
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/edge -s
 	$(PYTEST) tests/sources tests/service/test_sources.py tests/service/test_ingest_command.py
 

@@ -54,6 +54,9 @@ class SlowBlobs:
         await asyncio.sleep(wanted("blobs"))
         return await self._blobs.get(uri)
 
+    async def holds(self, uri: str, content: bytes) -> bool:
+        return await self._blobs.holds(uri, content)
+
     async def delete(self, uri: str) -> None:
         await self._blobs.delete(uri)
 

@@ -1,7 +1,13 @@
 """Network namespaces of our own: hosts, links between them that can be cut, and a container network on a host."""
 
+import contextlib
+import ctypes
+import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+NEW_NETWORK = 0x40000000  # CLONE_NEWNET, which Python names from 3.12 on
 
 
 class Network:
@@ -38,6 +44,25 @@ class Network:
     def mend(self, name: str, host: str) -> None:
         self._ip(host, "link", "set", name, "up")
 
+    def narrow(self, name: str, host: str, bits: int) -> None:
+        """From now on so many bits a second leave the host by this link; what would wait longer than 2 s is dropped."""
+        rate = ("rate", str(bits), "burst", "4kb", "latency", "2s")
+        self.run(host, "tc", "qdisc", "replace", "dev", name, "root", "tbf", *rate)
+
+    def widen(self, name: str, host: str) -> None:
+        self.run(host, "tc", "qdisc", "del", "dev", name, "root")
+
+    @contextlib.contextmanager
+    def entered(self, host: str) -> Iterator[None]:
+        """This thread, and what it starts, on a host."""
+        with Path("/proc/thread-self/ns/net").open() as back:
+            with Path(f"/run/netns/{self._prefix}{host}").open() as there:
+                _enter(there.fileno())
+            try:
+                yield
+            finally:
+                _enter(back.fileno())
+
     def bridge(self, host: str, name: str, address: str, network: str) -> None:
         """A container network, whose members reach what the host reaches, as coming from it."""
         self._ip(host, "link", "add", name, "type", "bridge")
@@ -71,6 +96,12 @@ class Network:
 
     def _ip(self, host: str, *arguments: str) -> None:
         _run("ip", "-n", self._prefix + host, *arguments)
+
+
+def _enter(namespace: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(namespace, NEW_NETWORK):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def _run(*command: str) -> str:

@@ -13,3 +13,10 @@ def noted(**numbers: Any) -> None:
     known = json.loads(REPORT.read_text()) if REPORT.exists() else {}
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     REPORT.write_text(json.dumps(known | numbers, indent=1) + "\n")
+
+
+def counted(name: str, *, lost: int, doubled: int, **more: Any) -> None:
+    """What one test has lost and doubled; `lost` and `doubled` of the report are the sums over all of them."""
+    known = json.loads(REPORT.read_text()) if REPORT.exists() else {}
+    tests = known.get("tests", {}) | {name: {"lost": lost, "doubled": doubled, **more}}
+    noted(tests=tests, **{what: sum(row[what] for row in tests.values()) for what in ("lost", "doubled")})

@@ -236,7 +236,7 @@ def prepare(root: Path, checkout: Path, tokens: str, password: str) -> None:
     (settings / "identity").mkdir()
     (settings / "identity/uplink.pem").touch()  # nobody here asks for it
     passwords = settings / "mosquitto.passwords"
-    subprocess.run(["mosquitto_passwd", "-b", "-c", str(passwords), "ingest", password], check=True)
+    subprocess.run(["mosquitto_passwd", "-b", "-c", str(passwords), "sensors", password], check=True)
     os.chown(passwords, 1883, 1883)
     owners = {
         **dict.fromkeys(("blobs", "ingest", "infer", "select-uncertain", "uplink"), 10001),
