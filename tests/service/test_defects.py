@@ -1,7 +1,9 @@
 """Defects of the systems this one descends from, each a test; the table says where those are that others hold."""
 
 import ast
+import asyncio
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,30 +11,102 @@ import crowd
 import pytest
 from filled import APPS, filled, operations
 
+from services.runtime.access import Tokens
+
 pytestmark = pytest.mark.usefixtures("brisk")
 ROOT = Path(__file__).parents[2]
 STREAM = "/v1/events"
 
+# ruff: noqa: E501
 HELD = {
-    "MLADE: an update of the duty cycle is lost": "tests/service/test_policies.py",
-    "MLADE: a duty cycle divides by zero, and gives a third for 0.3": "tests/unit/test_rules.py",
-    "MLADE: the confidence band is not there": "tests/unit/test_rules.py",
-    "MLADE: the API key is printed": "tests/service/test_secrets.py",
-    "MLADE: an exception in scoring leaves its answer undefined": "tests/service/test_infer.py",
-    "KAN: training by GET": "tests/service/test_defects.py",
-    "KAN: labels are evaluated": "tests/service/test_defects.py",
-    "KAN: a quota is never given back": "tests/unit/test_budgets.py",
-    "KAN: a failed training is waited for": "tests/service/test_retrain_trigger.py",
-    "KAN: open to anyone by default": "tests/service/test_roles.py",
-    "KAN: ids and times are 0": "tests/service/test_defects.py",
-    "KAN: a changed range deletes what is queued": "tests/service/test_defects.py",
+    "MLADE: an update of the duty cycle is lost": "tests/service/test_policies.py::test_a_change_is_in_force_on_every_replica_within_five_seconds_and_deletes_nothing",
+    "MLADE: a duty cycle divides by zero, and gives a third for 0.3": "tests/unit/test_rules.py::test_a_random_share_is_a_share_and_always_the_same",
+    "MLADE: the confidence band is not there": "tests/unit/test_rules.py::test_a_confidence_band_has_its_ends_and_nothing_beyond",
+    "MLADE: what is kept is the opposite of what is said": "tests/service/test_policies.py::test_only_what_the_rules_let_pass_is_asked_and_each_decision_says_why",
+    "MLADE: the event loop sleeps": "tests/service/test_defects.py::test_nothing_is_evaluated_and_no_handler_sleeps",
+    "MLADE: the API key is printed": "tests/service/test_secrets.py::test_no_secret_is_in_a_log",
+    "MLADE: an exception in scoring leaves its answer undefined": "tests/service/test_infer.py::test_unreadable_content_goes_to_a_person",
+    "MLADE: tests import what does not exist": "tests/service/test_defects.py::test_no_test_imports_what_does_not_exist",
+    "KAN: training by GET": "tests/service/test_defects.py::test_no_get_changes_state",
+    "KAN: labels are evaluated": "tests/service/test_defects.py::test_nothing_is_evaluated_and_no_handler_sleeps",
+    "KAN: a quota is never given back": "tests/service/test_policies.py::test_a_quota_gives_its_places_back",
+    "KAN: a failed training is waited for": "tests/service/test_retrain_trigger.py::test_a_failed_training_says_why_and_keeps_its_labels_new",
+    "KAN: a look at a task locks all, and looks for another": "tests/service/test_defects.py::test_a_task_is_looked_up_by_its_id_and_a_look_holds_up_nobody",
+    "KAN: open to anyone by default": "tests/service/test_defects.py::test_nobody_is_let_in_where_no_tokens_are_named",
+    "KAN: one provider's models alone take part": "tests/service/test_retrain_trigger.py::test_a_model_of_ones_own",
+    "KAN: ids and times are 0": "tests/service/test_defects.py::test_ids_and_times_are_never_nothing",
+    "KAN: a changed range deletes what is queued": "tests/service/test_defects.py::test_a_changed_policy_takes_no_task_away",
 }
 
 
 def test_every_defect_and_every_control_has_a_test() -> None:
     controls = re.findall(r"`(tests/[^`]+)`", (ROOT / "SECURITY.md").read_text())
     assert len(controls) > 20
-    assert [path for path in [*HELD.values(), *controls] if not (ROOT / path).exists()] == []
+    assert [path for path in controls if not (ROOT / path).exists()] == []
+    missing = []
+    for defect, test in HELD.items():
+        path, _, name = test.partition("::")
+        if not re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE):
+            missing.append(defect)
+    assert missing == []
+
+
+def test_no_test_imports_what_does_not_exist() -> None:
+    """MLADE's one test imported functions that were not there, and so had never run."""
+    missing = []
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("services"):
+                known = _names(str(node.module))
+                missing += [f"{path.name}: {node.module}.{one.name}" for one in node.names if one.name not in known]
+    assert missing == []
+
+
+@cache
+def _names(module: str) -> set[str]:
+    """What a module of ours has at its top, and the modules below it."""
+    place = ROOT / module.replace(".", "/")
+    below = {path.stem for path in place.iterdir()} if place.is_dir() else set()
+    file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())) if file.exists() else ():
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                names.add(name)
+            case ast.Name(id=name, ctx=ast.Store()):
+                names.add(name)
+            case ast.alias(name=name, asname=other):
+                names.add(other or name)
+    return names | below
+
+
+async def test_a_task_is_looked_up_by_its_id_and_a_look_holds_up_nobody(tmp_path: Path, monkeypatch: Any) -> None:
+    """KAN looked a literal key up, and left the mutex of all tasks locked when it was not there."""
+    async with filled("label-queue", tmp_path, monkeypatch) as one, asyncio.timeout(20):
+        running = one.running
+        rows = (await running.call("GET", "/v1/tasks")).json()["items"]
+        for row in rows:
+            for wrong in ("tsk_none", "task_id"):
+                answer = await running.call("GET", f"/v1/tasks/{wrong}")
+                assert answer.status_code == 404
+                beat = await running.call("POST", f"/v1/tasks/{wrong}:heartbeat", json={"epoch": 1})
+                assert beat.status_code == 404
+            assert (await running.call("GET", f"/v1/tasks/{row['id']}")).json()["id"] == row["id"]
+        claimed = await running.call("POST", "/v1/tasks:claim", json={"annotator": "late", "n": 1})
+        assert claimed.status_code in (200, 204), claimed.text
+
+
+@pytest.mark.parametrize("app", APPS)
+async def test_nobody_is_let_in_where_no_tokens_are_named(app: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """KAN's portal was open to whoever had its address."""
+    async with filled(app, tmp_path, monkeypatch) as one:
+        service = one.running.service
+        service.api.state.tokens = Tokens(None, lambda: service.clock.now())
+        for method, path in operations(service):
+            if path == STREAM or path.endswith(":callback"):
+                continue
+            answer = await one.running.call(method, one.path(path))
+            assert answer.status_code == 401, (method, path, answer.status_code)
 
 
 @pytest.mark.parametrize("app", APPS)

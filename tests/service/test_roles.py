@@ -9,7 +9,7 @@ import orjson
 import pytest
 from conftest import TOKENS
 from filled import APPS, MINE, Filled, filled, operations
-from report import note
+from report import count
 from roles import BODIES, COMMON, SIGNED, TABLE, Row
 from training import SPEC
 from worlds import classifier
@@ -62,7 +62,7 @@ def test_every_route_has_a_row_and_every_row_a_route(service: Filled) -> None:
     told = [(method, path) for _, method, path in rows(service)]
     assert found == set(told)
     assert len(told) == len(set(told))
-    note("role_rows", len(told), app)
+    count("role_rows", len(told), app)
 
 
 async def test_without_a_token_or_with_an_unknown_one_nobody_is_answered(service: Filled) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from conftest import SIDECAR_TOKEN, TOKENS
 from filled import APPS, filled, operations
-from report import note
+from report import count
 from roles import BODIES
 
 from services.runtime import telemetry
@@ -51,7 +51,7 @@ async def test_no_secret_is_in_a_log(
     assert "request failed" in written, "an error with the secret in it was logged"
     secrets = [PLANTED, SIDECAR_TOKEN, *TOKENS.values(), "other-token"]
     found = [line for line in written.splitlines() if any(secret in line for secret in secrets)]
-    note("secrets_in_logs", len(found), app)
+    count("secrets_in_logs", len(found), app)
     assert found == []
 
 

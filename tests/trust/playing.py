@@ -15,7 +15,7 @@ from services.cli.rest import Rest
 from services.cli.stack import Stack
 
 OFFSET = 9000
-BUDGET, BATCH, MOMENT = 40, 10, 14  # labels in all and in a round, and how many there are when the backup begins
+BUDGET, BATCH, MOMENT = 20, 10, 4  # labels in all and in a round, and how many there are when the backup begins
 PERSON = "person-4711-of-the-test"
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
