@@ -24,8 +24,8 @@ COMPILE := uv pip compile --universal --python-version 3.11 --generate-hashes --
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo smoke test test-labels test-page test-queue test-training test-profiles test-edge test-traces \
-  test-sources test-trust chaos audit sbom test-k8s test-tilt web tilt images check bench bench-selection up down doctor \
-  lock clean
+  test-sources test-trust chaos soak audit sbom test-k8s test-tilt web tilt images check bench bench-selection up down \
+  doctor lock clean
 
 help: ## Show what there is to do
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ test-page: setup ## Label in a real browser in front of a whole stack (about fou
 
 chaos: setup ## Play seeded loops while everything fails in turn (RUNS=10 SEED=1 REPLICAS=1); numbers in out/chaos/report.json
 	RUNS=$(RUNS) SEED=$(SEED) REPLICAS=$(REPLICAS) HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/chaos -s
+
+soak: setup ## As many samples as 8 hours bring at 10 a second, at full speed (EVENTS=n); numbers in out/soak/report.json
+	EVENTS=$(EVENTS) HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/soak -s
 
 web: ## Build the page again into services/portal/static, which is committed (needs Node 20 or newer)
 	@cd services/portal/web && npm ci --silent --no-audit --no-fund && npm run --silent check && npm run --silent build

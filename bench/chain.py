@@ -10,7 +10,7 @@ import contextlib
 import io
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -126,21 +126,23 @@ class Bed:
         if answer.status_code >= 300 or b'"problem"' in answer.content:
             raise Stuck(f"ingest answered {answer.status_code}: {answer.text[:300]}")
 
-    async def _finished(self, before: dict[str, tuple[str, int]], samples: int) -> dict[str, tuple[int, int]]:
+    async def _finished(self, before: dict[str, str], samples: int) -> dict[str, tuple[int, int]]:
         """First and last millisecond of each topic's new entries, once there are `samples` tasks."""
-        deadline, had = time.monotonic() + PATIENCE, -1
-        while (count := await self._redis.xlen("task") - before["task"][1]) < samples:
-            if count > had:
-                deadline, had = time.monotonic() + PATIENCE, count
+        deadline, count, at = time.monotonic() + PATIENCE, 0, before["task"]
+        while count < samples:
+            rows: Any = await self._redis.xrange("task", min=f"({at}", count=BULK)
+            if rows:  # counted one by one, since a stream that is full gets no longer
+                deadline, count, at = time.monotonic() + PATIENCE, count + len(rows), rows[-1][0].decode()
+                continue
             if time.monotonic() > deadline:
                 raise Stuck(f"{count} of {samples} tasks are queued, and no more come")
             await asyncio.sleep(0.1)
-        return {topic: await self._span(topic, before[topic][0]) for topic in TOPICS}
+        return {topic: await self._span(topic, before[topic]) for topic in TOPICS}
 
-    async def _mark(self, topic: str) -> tuple[str, int]:
-        """The newest entry's id, and how many entries there are."""
+    async def _mark(self, topic: str) -> str:
+        """The newest entry's id."""
         rows: Any = await self._redis.xrevrange(topic, count=1)
-        return (rows[0][0].decode() if rows else "0-0"), await self._redis.xlen(topic)
+        return rows[0][0].decode() if rows else "0-0"
 
     async def _span(self, topic: str, after: str) -> tuple[int, int]:
         first: Any = await self._redis.xrange(topic, min=f"({after}", count=1)
@@ -178,18 +180,33 @@ class Bed:
             "revision": 1,
             "extractor": {"artefact": artefact.model_dump(), "manifest": described.model_dump()},
         }
-        event = ProjectUpdated(project=name, revision=1, document=document)
+        await self._tell(ProjectUpdated(project=name, revision=1, document=document), 200)
+
+    async def drop(self, name: str) -> None:
+        """Tell the services that the project of a pass is deleted, and wait until they have heard it."""
+        await self._tell(ProjectUpdated(project=name, revision=2, document={}, deleted=True), 404)
+
+    def pids(self) -> dict[str, int]:
+        """All processes of the stack."""
+        return {name: pid for name in self._stack.processes if (pid := self._stack.pid(name))}
+
+    async def lengths(self, topics: Sequence[str]) -> dict[str, int]:
+        """Entries that the topics' streams have now."""
+        return {topic: await self._redis.xlen(topic) for topic in topics}
+
+    async def _tell(self, event: ProjectUpdated, status: int) -> None:
+        """Publish as retrain-trigger would, and wait until all services answer about the project with that status."""
         envelope = wrap(event, siteid="local", service="retrain-trigger", now=datetime.now(UTC))
         sidecar = self._stack.processes["ingest-sidecar"].spec.url
         headers = {"content-type": CONTENT_TYPE, "dapr-api-token": self._stack.secrets.dapr_api}
         answer = await self._http.post(f"{sidecar}/v1.0/publish/pubsub/project", content=envelope, headers=headers)
         answer.raise_for_status()
         for app_id, path in KNOWN.items():
-            await self._until_known(f"{self._stack.url(app_id)}{path}?project={name}")
+            await self._until(f"{self._stack.url(app_id)}{path}?project={event.project}", status)
 
-    async def _until_known(self, url: str) -> None:
+    async def _until(self, url: str, status: int) -> None:
         deadline = time.monotonic() + PATIENCE
-        while (answer := await self._http.get(url)).status_code != 200:
+        while (answer := await self._http.get(url)).status_code != status:
             if time.monotonic() > deadline:
                 raise Stuck(f"{url} answers {answer.status_code}: {answer.text[:200]}")
             await asyncio.sleep(0.1)

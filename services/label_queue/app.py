@@ -45,6 +45,7 @@ def create(settings: RuntimeSettings, connect: Connect) -> Service:
     service.on(ModelActivated, ModelRolledBack)(queue.activate)
     service.on(ProjectUpdated)(service.projects.update)
     service.says(TaskLeased, TaskReleased, TaskExpired, LabelSubmitted, LabelAccepted)
+    service.projects.on_deleted(tasks.forget)
     service.on_start(service.projects.load)
     service.on_start(tasks.load)
     service.every(own.sweep_seconds, claims.sweep)

@@ -71,6 +71,11 @@ class Tasks:
     def books(self) -> dict[str, Book]:
         return dict(self._books)
 
+    def forget(self, project: str) -> None:
+        """The project is deleted; its records stay."""
+        self._books.pop(project, None)
+        self._refreshed.pop(project, None)
+
     async def load(self) -> None:
         """Rebuild the books of all projects from the store; at start."""
         for document in self.service.projects.all():

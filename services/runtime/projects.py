@@ -1,7 +1,7 @@
 """The projects this service knows: its own copy of what retrain-trigger publishes."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -29,6 +29,11 @@ class Projects:
     def __init__(self, service: "Service") -> None:
         self._service = service
         self._known: dict[str, ProjectDocument] = {}
+        self._forget: list[Callable[[str], object]] = []
+
+    def on_deleted(self, forget: Callable[[str], object]) -> None:
+        """Call this with the name of a project that is deleted: the place to forget what is only in memory."""
+        self._forget.append(forget)
 
     async def load(self) -> None:
         """Bring the memory up to date with the store: at start, and where another replica may have heard the news."""
@@ -55,12 +60,17 @@ class Projects:
 
     def _remember(self, event: ProjectUpdated) -> None:
         if event.deleted:
-            self._known.pop(event.project, None)
+            self._drop(event.project)
             return
         try:
             self._known[event.project] = ProjectDocument.model_validate(event.document)
         except ValidationError as error:
             raise Drop(f"the document of project {event.project!r} does not fit: {error}") from error
+
+    def _drop(self, name: str) -> None:
+        self._known.pop(name, None)
+        for forget in self._forget:
+            forget(name)
 
     def all(self) -> list[ProjectDocument]:
         return list(self._known.values())
@@ -93,7 +103,7 @@ class Projects:
         keys = {f"project:{name}": name for name in names}
         for key, row in (await self._service.state.get(list(keys))).items():
             if row.value["deleted"]:
-                self._known.pop(keys[key], None)
+                self._drop(keys[key])
             else:
                 self._known[keys[key]] = ProjectDocument.model_validate(row.value["document"])
 

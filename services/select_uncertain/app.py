@@ -50,6 +50,7 @@ def create(settings: RuntimeSettings, connect: Connect) -> Service:
     service.on(ModelRejected, serial=TURN)(candidates.judged)
     service.on(ProjectUpdated)(service.projects.update)
     service.says(SampleSelected, SampleDiscarded, SampleEvicted, RescoreRequested, PolicyUpdated)
+    service.projects.on_deleted(candidates.forget)
     service.on_start(service.projects.load)
     service.on_start(candidates.load)
     service.every(0.25, asking.tick)

@@ -55,6 +55,10 @@ class Candidates:
             self._pools[project] = ProjectPool(project)
         return self._pools[project]
 
+    def forget(self, project: str) -> None:
+        """The project is deleted; its records stay."""
+        self._pools.pop(project, None)
+
     async def load(self) -> None:
         """Read every project's pool from the store; at start."""
         for project in self.service.projects.all():

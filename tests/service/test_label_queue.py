@@ -741,3 +741,13 @@ async def test_the_limit_holds_over_replicas(tmp_path: Path, ports: Ports) -> No
         page = (await one.call("GET", "/v1/tasks?limit=500")).json()["items"]
         held = [task for task in page if task["lease"] and task["lease"]["holder"] == "ann"]
         assert 8 <= len(held) <= 24
+
+
+async def test_a_deleted_project_is_forgotten(queue: Running) -> None:
+    await queue.deliver(selected("smp_a"))
+    gone = project(revision=2).model_copy(update={"deleted": True})
+    (tasks,) = [work.__self__ for _, work in queue.service._loops if work.__name__ == "flush"]  # type: ignore[attr-defined]
+    assert set(tasks.books) == {"default"}
+    await queue.deliver(gone)
+    assert (await queue.call("GET", "/v1/stats")).status_code == 404
+    assert tasks.books == {}, "the memory of it is given back"
