@@ -103,10 +103,7 @@ class Pipeline:
         await self._move(run, "SUBMITTED", backend=self.backend.name, job_id=job_id)
 
     async def follow(self, order: Order) -> dict[str, Any]:
-        """Wait a while for the job's end; a job that the backend has lost is handed over again.
-
-        It is waited for in the same step, so that one that is lost again and again waits ever longer in between.
-        """
+        """Wait a while for the job's end; a job that the backend has lost is handed over again."""
         run = await self._run(order)
         if run["cancel"]:
             await self.backend.cancel(run["job_id"] or run["run_id"])
@@ -119,7 +116,7 @@ class Pipeline:
             await self.backend.cancel(run["job_id"])
             return {"state": "failed", "error": error}
         job = await self.backend.poll(run["job_id"], self._settings.follow_seconds)
-        if job.state == "lost":
+        if job.state == "lost":  # waited for in this very step, which waits ever longer for what stays away
             await self.backend.submit(await self._work(run))
             job = await self.backend.poll(run["job_id"], self._settings.follow_seconds)
         return {"state": "running" if job.state == "lost" else job.state, "error": job.error}
@@ -329,11 +326,7 @@ def _landed(flight: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]
 def _succeeded(run: Mapping[str, Any], artefact: Content, metrics: Mapping[str, Any] | None) -> TrainingSucceeded:
     main = {metric_of(metrics["candidate"]): main_value(metrics["candidate"])} if metrics else {}
     return TrainingSucceeded(
-        project=run["project"],
-        run_id=run["run_id"],
-        backend_job_id=run["job_id"],
-        metrics=main,
-        artefact=artefact,
+        project=run["project"], run_id=run["run_id"], backend_job_id=run["job_id"], metrics=main, artefact=artefact
     )
 
 

@@ -55,10 +55,8 @@ class Outbox:
 
     Dapr cannot list keys, so the records of a replica are numbered; a slot record holds how far the numbers
     are reserved and how far they are done, and a sweeper walks between the two. A slot belongs to a replica
-    that keeps beating; one that has stopped is swept by any other.
-
-    A replica may be taken for dead that is not: beats are read on other clocks. Whoever sweeps leaves the range for the
-    slot's next owner to look through again; a replica that finds its slot in other hands goes on in another.
+    that keeps beating; one that has stopped is swept by any other. One may be taken for dead that is not, by another's
+    clock: so the range is left for the next owner to look through again, and who finds the slot taken moves on.
     """
 
     def __init__(
@@ -312,8 +310,7 @@ class Outbox:
     async def _save_slot(self, *, reserve: bool = False, free: bool = False) -> None:
         """Write down how far this replica is, and that it lives. Raises Conflict if the slot is taken meanwhile."""
         key = self._slot_key(self._slot)
-        entry = (await self._state.get([key])).get(key)
-        if entry and entry.value["owner"] != self._owner:
+        if (entry := (await self._state.get([key])).get(key)) and entry.value["owner"] != self._owner:
             log.warning("another replica has taken the outbox slot", slot=self._slot)
             self._slot = await self._claim()
             return
@@ -324,11 +321,11 @@ class Outbox:
         self._reserved = reserved
 
     def _record(self, done: int, reserved: int, *, free: bool = False) -> dict[str, Any]:
-        beat = self._clock.now().isoformat()
-        return {"owner": self._owner, "beat": beat, "done": done, "reserved": reserved, "free": free}
+        now = self._clock.now().isoformat()
+        return {"owner": self._owner, "beat": now, "done": done, "reserved": reserved, "free": free}
 
     def _alive(self, record: dict[str, Any]) -> bool:
-        # A beat from the future is no sign of life either: the clock was put back, and it would be one for long.
+        # A beat from the future is no sign of life: the clock was put back, and it would be one for long.
         silent = abs(self._clock.now() - datetime.fromisoformat(record["beat"]))
         return not record["free"] and silent < timedelta(seconds=STALE_SECONDS)
 
