@@ -32,6 +32,7 @@ from services.contracts.ids import sample_id, sha256
 from services.contracts.inputs import InputSpec
 from services.retrain_trigger.extractors import image_extractor
 from services.runtime.blobs import blob_store
+from services.runtime.signing import Signer
 
 APPS = ("ingest", "infer", "select-uncertain", "label-queue")
 TOPICS = ("sample-ingested", "sample-scored", "sample-selected", "task")
@@ -171,6 +172,7 @@ class Bed:
             bytes=len(raw),
             media_type="application/json",
         )
+        signed = Signer(self._stack.home.model_keys[0]).signed(name, described)
         document = {
             "name": name,
             "task": "image-classification",
@@ -178,7 +180,7 @@ class Bed:
             "input": InputSpec.image(SIDE, SIDE, 1).model_dump(mode="json"),
             "policy": {"cold_start": "random", "batch": 10_000, "min_pool": 1, "low_water": samples + 1},
             "revision": 1,
-            "extractor": {"artefact": artefact.model_dump(), "manifest": described.model_dump()},
+            "extractor": {"artefact": artefact.model_dump(), "manifest": signed.model_dump()},
         }
         await self._tell(ProjectUpdated(project=name, revision=1, document=document), 200)
 
