@@ -43,6 +43,7 @@ class WebhookSettings(BaseSettings):
 
     url: str = Field(default="", description="where a training is asked for")
     secret: SecretStr = Field(default=SecretStr(""), description="whsec_ and base64; signs what goes and what comes")
+    inside: bool = Field(default=False, description="the name in `url` may lead into a private network")
     callback_url: str = Field(default="", description="of this service, as whoever trains reaches it")
 
 

@@ -453,3 +453,11 @@ def test_what_tilt_applies_is_in_order_and_trains_the_code_that_changed() -> Non
     assert faults(objects, ROOT / SCHEMAS) == []
     [container] = one(objects, "Deployment", "halfsure-retrain-trigger")["spec"]["template"]["spec"]["containers"]
     assert {"name": "HALFSURE_RETRAIN_TRIGGER_BACKEND", "value": "local"} in container["env"]
+
+
+def test_one_machine_and_a_cluster_have_the_same_access_control(overlays: dict[str, Objects]) -> None:
+    """Row 3.8: but for the namespace, and the trust domain, of which a sentry on one machine knows one alone."""
+    local = yaml.safe_load((ROOT / "dapr" / "access.yaml").read_text())["spec"]["accessControl"]
+    cluster = one(overlays["cloud"], "Configuration", "halfsure")["spec"]["accessControl"]
+    text = json.dumps(local, sort_keys=True).replace('"public"', '"halfsure"').replace('"default"', '"halfsure"')
+    assert json.loads(text) == cluster

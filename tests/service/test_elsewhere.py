@@ -41,7 +41,7 @@ OWN = AzureMlSettings(
     poll_seconds=0.05,
 )
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLjSw"
-HOOK = WebhookSettings(url="http://trainer.test/train", secret=SECRET, callback_url="http://halfsure.test")  # type: ignore[arg-type]
+HOOK = WebhookSettings(url="http://127.0.0.1/train", secret=SECRET, callback_url="http://halfsure.test")  # type: ignore[arg-type]
 SETTINGS = RetrainTriggerSettings(follow_seconds=0.5, training_timeout=1800)
 
 

@@ -19,6 +19,7 @@ from stacks import run_file
 from services.cli.build import build_runtime
 from services.cli.settings import StackSettings, default_root
 from services.cli.stack import Stack
+from services.contracts.inputs import InputSpec, TabularColumn
 
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
 OFFSET = 9600
@@ -26,7 +27,7 @@ PROJECT = {
     "name": "yard",
     "task": "tabular-classification",
     "labels": ["a", "b"],
-    "input": {"kind": "tabular", "columns": [{"name": "x"}]},
+    "input": InputSpec.tabular([TabularColumn(name="x")]).model_dump(mode="json"),
 }
 
 
@@ -90,5 +91,5 @@ async def test_each_sidecar_has_a_certificate_and_talks_to_nobody_without_one(st
     without = ssl.create_default_context(cafile=str(stack.home.path / "sentry" / "ca.crt"))
     without.check_hostname = False
     async with httpx2.AsyncClient(trust_env=False, verify=without, timeout=5) as nameless:
-        with pytest.raises(httpx2.TransportError):
+        with pytest.raises((httpx2.TransportError, ssl.SSLError)):
             await nameless.get(f"https://127.0.0.1:{stack.ports['ingest_internal']}/")

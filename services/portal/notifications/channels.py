@@ -14,6 +14,7 @@ import orjson
 
 from services.contracts.signatures import signed
 from services.portal.notifications.config import Notifications, Rule, Smtp, Webhook
+from services.runtime.outward import pinned
 
 SECONDS = 15.0
 GONE = 410
@@ -50,8 +51,10 @@ class Channels:
         body = orjson.dumps({"type": notice["kind"], "timestamp": notice["time"], "data": data})
         headers = {"content-type": "application/json", **signed(webhook.key, notice["id"], now, body)}
         try:
+            to = await pinned(webhook.url, inside=webhook.inside)
+            how = {"headers": {**headers, **to.headers}, "extensions": to.extensions}
             # The answer's body is of no interest, and is not read: it may be endless.
-            async with self._http.stream("POST", webhook.url, content=body, headers=headers) as answer:
+            async with self._http.stream("POST", to.url, content=body, **how) as answer:
                 status = answer.status_code
         except (httpx2.HTTPError, OSError, ValueError) as error:
             raise NotSent(f"{type(error).__name__}: {error}"[:500]) from error

@@ -73,6 +73,7 @@ class Webhook(_Part):
     """Where signed messages go (Standard Webhooks); `secret_file` holds the whsec_... that both sides share."""
 
     url: Url
+    inside: bool = False  # the name may lead into a private network
     secret_file: Path
 
     @property

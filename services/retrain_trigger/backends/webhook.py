@@ -20,6 +20,7 @@ from services.retrain_trigger.backends.news import News
 from services.retrain_trigger.settings import RetrainTriggerSettings, WebhookSettings
 from services.runtime.errors import Unavailable
 from services.runtime.memory import SystemClock
+from services.runtime.outward import Inward, pinned
 from services.runtime.ports import Blobs, Clock
 
 log = structlog.get_logger()
@@ -90,8 +91,12 @@ class WebhookBackend:
         )
         headers = {"content-type": "application/json", **signed(self._key, work.run_id, self._clock.now(), body)}
         try:
-            answer = await self._client.post(self._own.url, content=body, headers=headers)
-        except httpx2.HTTPError as error:
+            to = await pinned(self._own.url, inside=self._own.inside)
+            how = {"headers": {**headers, **to.headers}, "extensions": to.extensions}
+            answer = await self._client.post(to.url, content=body, **how)
+        except Inward as error:
+            raise JobRefused(str(error)) from error
+        except (httpx2.HTTPError, OSError) as error:
             raise Unavailable(f"{self._own.url} does not answer: {error}") from error
         if answer.status_code in REFUSALS:
             raise JobRefused(f"{self._own.url} answered {answer.status_code}: {answer.text[:500]}")
