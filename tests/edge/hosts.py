@@ -74,7 +74,7 @@ class Hosts:
         return lambda: self._up(host, process, home / "ready.json")
 
     def _up(self, host: str, process: "subprocess.Popen[str]", ready: Path) -> dict[str, Any]:
-        until(lambda: ready.exists() or process.poll() is not None, 200, f"{host} is up")
+        until(lambda: ready.exists() or process.poll() is not None, 400, f"{host} is up")
         assert process.poll() is None, (self.folder / f"{host}.log").read_text()[-3000:]
         reached = json.loads(ready.read_text())
         for port in reached["ports"].values():

@@ -36,7 +36,7 @@ async def serve(name: str, home: Path, sites: Sequence[str]) -> None:
     stack = Stack(StackSettings(profile="iotedge", home=home))
     plan = stack.plan()
     place = next(place for place in PROFILES["iotedge"] if place.name == name)
-    supervisor = Supervisor(specs_of(plan, place, sites), start_timeout=120, stop_grace=10, hung_after=30)
+    supervisor = Supervisor(specs_of(plan, place, sites), start_timeout=240, stop_grace=10, hung_after=30)
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
