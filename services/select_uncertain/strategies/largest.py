@@ -4,7 +4,7 @@ import numpy as np
 
 from services.contracts.uncertainty import checked
 
-BLOCK_BYTES = 3 << 17
+BLOCK_BYTES = 5 << 17
 """Probabilities that are looked at at once: what fits into a core's second cache."""
 
 
