@@ -10,7 +10,7 @@ from commands.blocks import EVERY, KINDS, ROOT, Block
 from commands.world import World, world_in
 from conftest import require_runtime
 
-pytestmark = [pytest.mark.loop, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.loop, pytest.mark.timeout(1800)]
 
 RUNNABLE = [block for block in EVERY if block.kind == "run"]
 # The README's quick start is typed by test_newcomer.py, in a clone of its own; what it simulates is here.

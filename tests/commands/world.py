@@ -17,11 +17,13 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from services.cli.settings import default_root
+from services.cli.settings import StackSettings, default_root
+from services.cli.stack import Stack
+from services.client import Client
 
 OFFSET = "9000"  # of all ports, so that a stack of the reader's own may run beside it
 SEED = 7
-SECONDS = 400
+SECONDS = 1500
 # Projects that a page takes for granted, beyond those that it makes itself; and its HALFSURE_PROJECT.
 GIVEN = {"yard", "press", "post", "line"}
 MAKES = {"docs/tutorials/images.md": {"yard"}, "docs/tutorials/table.md": {"press", "post", "line"}}
@@ -85,7 +87,7 @@ def fill(folder: Path) -> None:
         for n in range(6400)
     ]
     table(folder / "sensors.csv", ["machine", "vibration", "state"], points)
-    table(folder / "press-1.csv", ["n", "temperature", "state"], [[n, 20 + n % 3, "on"] for n in range(40)])
+    table(folder / "line-1.csv", ["n", "vibration"], [[n, n % 3] for n in range(40)])
     with zipfile.ZipFile(folder / "labels.zip", "w") as archive:
         for n, label in enumerate(("cat", "dog")):
             archive.writestr(f"val/{label}/{n}.jpg", picture(label, rng))
@@ -156,26 +158,25 @@ class World:
 
     def answer(self, count: int) -> None:
         """Somebody labels: whatever, for the pages that speak of labels. A stand-in for people."""
-        deadline = time.monotonic() + 120
-        given = 0
-        while given < count and time.monotonic() < deadline:
-            told = json.loads(
-                self.halfsure(
-                    'api POST label-queue /v1/tasks:claim --project yard --json \'{"n": 6, "annotator": "ann"}\''
-                )
-                or '{"tasks": []}'
-            )
-            for task in told["tasks"]:
-                body = json.dumps(
-                    {"annotator": "ann", "epoch": task["lease"]["epoch"], "value": ("cat", "dog")[given % 2]}
-                )
-                self.halfsure(f"api POST label-queue /v1/tasks/{task['id']}/annotations --project yard --json '{body}'")
-                given += 1
+        deadline, given = time.monotonic() + 300, 0
+        with self.client() as client:
+            while given < count and time.monotonic() < deadline:
+                told = client.label_queue.post_tasks_claim(json={"n": 6, "annotator": "ann"})
+                for task in told["tasks"] if told else ():
+                    value = ("cat", "dog")[given % 2]
+                    body = {"annotator": "ann", "epoch": task["lease"]["epoch"], "value": value}
+                    client.label_queue.post_task_annotations(task["id"], json=body)
+                    given += 1
+                time.sleep(0.2)
         assert given >= count, "no questions came"
 
+    def client(self) -> Client:
+        stack = Stack(StackSettings(home=self.folder / ".halfsure", port_offset=int(OFFSET)))
+        return Client(stack.url("portal"), stack.token, "yard")
+
     def sample(self) -> str:
-        told = json.loads(self.halfsure("api GET label-queue /v1/tasks --project yard"))
-        return told["items"][0]["sample_id"]
+        with self.client() as client:
+            return client.label_queue.get_tasks(limit=1)["items"][0]["sample_id"]
 
 
 @contextmanager

@@ -33,6 +33,7 @@ TOOLS = {
     "dapr",
     "docker",
     "python",
+    "python3",
     "git",
     "unzip",
     "eval",
