@@ -8,6 +8,8 @@ LOCK   := requirements/dev.txt
 STAMP  := $(VENV)/.set-up
 # The environment of the libraries that selection is measured beside.
 BENCH  := .venv-bench
+# The environment that the docs are built in.
+DOCS   := .venv-docs
 # The services of all profiles, by app id: each is an image of its own.
 SERVICES := ingest infer select-uncertain label-queue retrain-trigger uplink portal
 # Where the images come from, in deploy/k8s too; `docker` or `podman` builds them, or the one-node cluster's tool.
@@ -24,8 +26,8 @@ COMPILE := uv pip compile --universal --python-version 3.11 --generate-hashes --
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo smoke test test-labels test-page test-queue test-training test-profiles test-edge test-traces \
-  test-sources test-trust chaos soak audit sbom test-k8s test-tilt web tilt images check bench bench-selection up down \
-  doctor lock clean
+  test-sources test-trust test-docs test-newcomer chaos soak audit sbom docs release test-k8s test-tilt web tilt images \
+  check bench bench-selection up down doctor lock clean
 
 help: ## Show what there is to do
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +95,20 @@ test-trust: setup ## Roles, hostile input, secrets, tokens, care of data (CASES=
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/trust.txt
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) $(TRUST) tests/trust -s
 
+docs: $(STAMP) $(DOCS)/.set-up ## Build the docs as a site in out/docs, its reference from the code; every command in it is checked
+	@$(BIN)/python -m docs.site out/docs-source
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --config-file docs/site/mkdocs.yml
+	$(PYTEST) tests/contract/test_docs.py tests/commands/test_site.py -q
+
+test-docs: docs setup ## Type every command that the docs say can be run, on a real stack; reports in out/docs-commands
+	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/commands -s
+
+test-newcomer: setup ## Type the README's quick start in a fresh clone, on pictures of one's own; out/docs-commands/newcomer.json
+	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/commands/test_newcomer.py -s
+
+release: $(STAMP) ## Wheel, bills of materials, overlays with that version, changelog (VERSION=1.2.3); images where a builder is
+	@$(BIN)/python deploy/release.py "$(VERSION)"
+
 audit: $(STAMP) ## Look all locked packages up in the database of known weaknesses (asks the network)
 	@$(BIN)/python -m venv $(VENV)-audit && $(VENV)-audit/bin/python -m pip install --quiet pip-audit
 	for lock in requirements/*.txt; do \
@@ -146,6 +162,7 @@ lock: ## Pin all packages anew, with hashes and no download addresses
 	$(COMPILE) pyproject.toml --all-extras --group dev --upgrade --output-file $(LOCK)
 	@# Environments and tools of their own, for what not every set-up needs.
 	$(COMPILE) --group standins --upgrade --output-file requirements/standins.txt
+	$(COMPILE) --group docs --upgrade --output-file requirements/docs.txt
 	$(COMPILE) --group browser --upgrade --output-file requirements/browser.txt
 	$(COMPILE) --group trust --constraint $(LOCK) --upgrade --output-file requirements/trust.txt
 	$(COMPILE) --group bench --constraint $(LOCK) --upgrade --output-file requirements/bench.txt
@@ -161,7 +178,7 @@ lock: ## Pin all packages anew, with hashes and no download addresses
 	  --output-file requirements/retrain-trigger-azureml.txt
 
 clean: ## Remove the Python environment and all caches of this folder (the state in .halfsure stays)
-	rm -rf $(VENV) $(BENCH) .pytest_cache .ruff_cache .hypothesis .import_linter_cache out
+	rm -rf $(VENV) $(BENCH) $(DOCS) .pytest_cache .ruff_cache .hypothesis .import_linter_cache out
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is older than what it was made from only when something changed, so a second run does nothing.
@@ -186,4 +203,10 @@ $(BENCH)/.set-up: requirements/bench.txt $(STAMP)
 	@echo "Installing the libraries that selection is measured beside into $(BENCH) ..."
 	@$(BIN)/python -m venv --clear $(BENCH)
 	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	@touch $@
+
+$(DOCS)/.set-up: requirements/docs.txt $(STAMP)
+	@echo "Installing what the docs are built with into $(DOCS) ..."
+	@$(BIN)/python -m venv --clear $(DOCS)
+	@$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/docs.txt
 	@touch $@

@@ -18,6 +18,7 @@ from services.cli.commands import (
     logs,
     loop,
     models,
+    new,
     smoke,
     stack,
     subject,
@@ -30,6 +31,7 @@ __all__ = ["app", "main"]
 
 _PARTS = (
     stack,
+    new,
     label,
     loop,
     smoke,

@@ -59,7 +59,7 @@ def _samples(rows: Sequence[Row], others: Sequence[str], target: str, columns: C
     if columns.text:
         texts = [(str(row[columns.text]), row[target]) for row in rows if row.get(columns.text)]
         return InputSpec.text(), [Item(text.encode(), "text/plain", answer) for text, answer in texts]
-    used = [column for name in others if (column := _column(name, rows))]
+    used = [column for name in others if (column := column_of(name, rows))]
     if columns.stream:
         used = [column for column in used if column.kind == "number"]
     if not used:
@@ -101,7 +101,7 @@ def _answered(rows: Sequence[Row], target: str, separator: str | None) -> tuple[
     return found, several
 
 
-def _column(name: str, rows: Sequence[Row]) -> TabularColumn | None:
+def column_of(name: str, rows: Sequence[Row]) -> TabularColumn | None:
     """Standardised if all its values are numbers, one-hot if they are few words, else left out."""
     values = [row[name] for row in rows if row.get(name) not in (None, "")]
     numbers = [number for value in values if (number := _number(value)) is not None]

@@ -20,6 +20,7 @@ from services.label_queue.interchange.label import Incoming
 from services.label_queue.schemas import Schema
 from services.label_queue.store import Tasks, parsed, task_key
 from services.label_queue.tasks import Split, State, Task
+from services.runtime import tracing
 from services.runtime.service import transact
 from services.runtime.unit import Unit
 
@@ -92,13 +93,20 @@ class Imports:
     async def _accept(
         self, project: str, schema: Schema, part: Sequence[tuple[int, Draft]]
     ) -> dict[int, dict[str, Any]]:
+        traces = tracing.apart(len(part))
+
         async def work(unit: Unit) -> dict[int, dict[str, Any]]:
             await unit.get_many(task_key(task_id(project, draft.sample)) for _, draft in part)
-            return {number: await self._one(project, schema, number, draft, unit) for number, draft in part}
+            told = zip(part, traces, strict=True)
+            return {at: await self._one(project, schema, at, (draft, trace), unit) for (at, draft), trace in told}
 
         return await transact(self._service, work)
 
-    async def _one(self, project: str, schema: Schema, number: int, draft: Draft, unit: Unit) -> dict[str, Any]:
+    async def _one(
+        self, project: str, schema: Schema, number: int, given: tuple[Draft, str | None], unit: Unit
+    ) -> dict[str, Any]:
+        """One row, in the trace that its sample is in already, else in one of its own."""
+        draft, trace = given
         now, split = self._service.clock.now(), draft.split
         key = task_key(task_id(project, draft.sample))
         record = await unit.get(key)
@@ -110,7 +118,8 @@ class Imports:
             taken = Problem(409, "has-a-label", "This sample has another label or split already; retract that first.")
             return _done(number, 200, known) if same else _refused(number, taken)
         task = leases.imported(known, project, draft.sample, draft.content, draft.value, split, schema.version, now)
-        self._tasks.put(task, unit)
+        before = unit.origin(key)
+        self._tasks.put(task, unit, before if before.trace else replace(before, trace=trace))
         if split != "gold":
             unit.emit(facts.accepted(task), guard=key)
         elif known and known.is_open:

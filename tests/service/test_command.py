@@ -45,6 +45,7 @@ async def trained(one: Running) -> dict[str, Any]:
 
 
 async def test_the_example_trains_a_model_that_is_promoted(tmp_path: Path, use: Use) -> None:
+    """Row 1.7, for training: a setting names the trainer."""
     use(EXAMPLE.read_text())
     async with running(tmp_path) as one:
         run = await trained(one)

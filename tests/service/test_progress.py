@@ -44,6 +44,7 @@ async def under_way(one: Running) -> str | None:
 
 
 async def test_every_stage_of_a_run_is_seen(tmp_path: Path) -> None:
+    """Row 4.25: over REST, and in the stream that the page listens to."""
     backend = Rehearsal()
     backend.hold.clear()
     async with watched(tmp_path, backend) as (one, portal, listener):

@@ -43,6 +43,7 @@ async def shares(running: Running, wanted: dict[str, float]) -> bool:
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9])
 def test_a_share_of_10_000_samples_is_kept_to_two_percent_and_only_grows(share: float) -> None:
+    """Row 0.12: the share within two percent, and a sample's side stays as the share grows."""
     ids = [f"smp_{number:x}" for number in range(10_000)]
     side = {sample for sample in ids if chosen(sample, "mdl_2", share)}
     assert len(side) / len(ids) == pytest.approx(share, abs=0.02)

@@ -47,6 +47,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("installed")
 def test_an_installed_strategy_is_used_by_its_name() -> None:
+    """Row 1.7, for strategies: no service is edited."""
     pool = Pool(np.array([[3.0], [1.0], [2.0]]))
     picks = STRATEGIES["smallest"](pool, np.zeros((0, 1)), 2, np.random.default_rng(0))
     assert [pick.index for pick in picks] == [1, 2]

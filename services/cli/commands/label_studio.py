@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from services.cli.reaching import ProjectOption, TokenOption, UrlOption, reach, run
 from services.cli.rest import Away, Refused, Rest
 from services.cli.studio.connector import Connector, Options, Told
-from services.cli.studio.hook import News, listening
+from services.cli.studio.news import News
 from services.cli.studio.server import Studio, StudioRefused
 from services.cli.terminal import HomeOption, JsonOption, app, err, fail, out
 
@@ -80,6 +80,8 @@ def serve(
     token: TokenOption = None,
 ) -> None:
     """Do the same again and again, and at once where Label Studio tells of an annotation (its webhooks)."""
+    from services.cli.studio.hook import listening  # a web framework, which no other command needs
+
     place = _place(listen) if listen else None
 
     async def work(rest: Rest) -> Connector:

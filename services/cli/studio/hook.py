@@ -11,36 +11,10 @@ import orjson
 import uvicorn
 from fastapi import FastAPI, Request, Response
 
+from services.cli.studio.news import News
 from services.cli.studio.server import ACTIONS
 
-MOST = 10_000  # tasks that wait to be looked at; beyond that, all are
 LARGEST = 8 << 20  # bytes of a body
-
-
-class News:
-    """What there is to look at: some tasks, or (None) all of them."""
-
-    def __init__(self) -> None:
-        self._tasks: set[int] | None = set()
-        self._some = asyncio.Event()
-
-    def tell(self, tasks: set[int] | None) -> None:
-        if tasks is None or self._tasks is None or len(self._tasks) > MOST:
-            self._tasks = None
-        else:
-            self._tasks |= tasks
-        self._some.set()
-
-    async def wait(self, seconds: float) -> set[int] | None:
-        """The tasks that there is news of; None, after so many seconds too, means all."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._some.wait()
-        except TimeoutError:
-            return None
-        tasks, self._tasks = self._tasks, set()
-        self._some.clear()
-        return tasks
 
 
 def api(news: News, secret: str) -> FastAPI:

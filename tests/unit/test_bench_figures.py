@@ -1,0 +1,64 @@
+"""The rows of `make bench`, and what it takes for a regression."""
+
+import pytest
+
+from bench.figures import chain, inference, kept, queue, remembered, row, selection, worse
+
+KEYS = {"what", "value", "ceiling", "ratio", "goal", "met"}
+CHAIN = {
+    "chain": {"rate_median": 60.0, "chain_ratio_median": 1.0},
+    "empty handlers": {"rate_median": 110.0, "chain_ratio_median": 0.55},
+    "empty, without envelopes": {"rate_median": 120.0, "chain_ratio_median": 0.5},
+}
+TINY = {
+    "onnxruntime, tensors in batches": 1000.0,
+    "model, tensors in batches": 700.0,
+    "service, pictures in batches": 300.0,
+    "service, pictures one by one": 10.0,
+}
+CONVOLUTIONAL = {"onnxruntime, tensors in batches": 100.0, "model, tensors in batches": 80.0}
+
+
+def test_every_row_has_its_ceiling_its_ratio_and_its_goal() -> None:
+    rows = [*chain(CHAIN), *inference(TINY, CONVOLUTIONAL), *queue({"claim_p95_ms": {"1000": 10.0, "1000000": 20.0}})]
+    rows += selection({"goals": [{"goal": "area", "reached": "+1", "met": True, "tried": ""}]})
+    assert all(set(one) == KEYS for one in rows)
+    met = {one["what"]: one["met"] for one in rows}
+    assert met["chain beside empty handlers, samples/s"] is False, "0.55 of the passes of the same turn"
+    assert met["chain beside empty, without envelopes, samples/s"] is None
+    assert met["infer, tiny model, tensors beside onnxruntime, samples/s"] is True
+    assert met["infer, tiny model, pictures in batches beside one by one, samples/s"] is True
+    assert met["infer, convolutional model, tensors beside onnxruntime, samples/s"] is False
+    assert met["claim with 1,000,000 waiting, p95 ms"] is True
+    assert met["claim with 1,000,000 waiting beside 1,000, p95 ms"] is False
+    assert met["selection: area"] is True
+
+
+def test_a_goal_is_at_least_or_at_most() -> None:
+    assert kept(0.6, ">= 0.6")
+    assert not kept(0.59, ">= 0.6")
+    assert kept(50, "<= 50")
+    assert not kept(51, "<= 50")
+    with pytest.raises(ValueError, match="begins"):
+        kept(1, "about 1")
+
+
+@pytest.mark.parametrize(
+    ("goal", "before", "now", "found"),
+    [
+        (">= 0.6", [0.7, 0.7, 0.7], 0.5, True),
+        (">= 0.6", [0.7, 0.7, 0.7], 0.6, False),
+        (">= 0.6", [0.7, 0.7], 0.1, False),
+        (">= 0.6", [0.1, 0.7, 0.7, 0.7, 0.7, 0.7], 0.5, True),
+        ("<= 1.5", [1.0, 1.0, 1.0], 1.3, True),
+        ("<= 1.5", [1.0, 1.0, 1.0], 0.2, False),
+    ],
+)
+def test_a_ratio_that_is_off_the_last_runs_is_told(goal: str, before: list[float], now: float, found: bool) -> None:
+    history = [{"ratios": {"x": one}} for one in before]
+    assert bool(worse([row("x", now, 1.0, goal)], history)) == found
+
+
+def test_the_history_keeps_ratios_alone() -> None:
+    kept_ = remembered([row("a", 1.0, 3.0, None), row("b", 5.0, None, "<= 50")], "2026-11-25", "abc", "x86_64")
+    assert kept_ == {"at": "2026-11-25", "commit": "abc", "machine": "x86_64", "ratios": {"a": 0.3333}}
