@@ -19,7 +19,10 @@ KINDS = (
     "label.accepted",
     "label.retracted",
 )
-LEFT_OUT = {"project", "sample_id", "content", "probabilities", "labels", "embedding_ref"}
+LEFT_OUT = {"project", "sample_id", "content", "embedding_ref"}
+VECTOR = ("labels", "probabilities")
+"""What a story leaves out, and a prediction has."""
+PREDICTED = (*VECTOR, "model_version", "task", "detections", "top", "scores", "ood_score", "provider")
 
 
 def kind_of(event: Event) -> str:
@@ -28,7 +31,7 @@ def kind_of(event: Event) -> str:
 
 
 def line(message: Message[Event]) -> dict[str, Any]:
-    """What is kept of an event: no content, no vectors."""
+    """What is kept of an event: no content, no embedding."""
     data = message.event.model_dump(mode="json", exclude_none=True, exclude=LEFT_OUT)
     return {
         "id": message.id,
@@ -76,8 +79,16 @@ class History:
         keys = {f"his:{project}:{sample}:{kind}": sample for sample in samples for kind in KINDS}
         rows: dict[str, list[dict[str, Any]]] = {sample: [] for sample in samples}
         for key, entry in (await self._service.state.get(list(keys))).items():
-            rows[keys[key]] += entry.value["events"]
+            rows[keys[key]] += map(_told, entry.value["events"])
         return {sample: sorted(told, key=lambda row: row["time"]) for sample, told in rows.items()}
+
+    async def predictions(self, project: str, sample: str) -> list[dict[str, Any]]:
+        """What each model version said of a sample, the latest first; an extractor says nothing."""
+        key = f"his:{project}:{sample}:sample.scored"
+        entry = (await self._service.state.get([key])).get(key)
+        rows = [{**row["data"], "at": row["time"]} for row in entry.value["events"]] if entry else []
+        said = [{name: row[name] for name in ("at", *PREDICTED) if name in row} for row in rows if "top" in row]
+        return said[::-1]
 
     async def of(self, project: str, record: dict[str, Any]) -> list[dict[str, Any]]:
         """Everything known of a sample, oldest first."""
@@ -98,6 +109,10 @@ async def _put(unit: Unit, by_key: dict[str, list[dict[str, Any]]]) -> None:
         story = joined(lines, new)
         if story != lines:
             unit.put(key, {"events": story}, guard=True)
+
+
+def _told(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "data": {name: value for name, value in row["data"].items() if name not in VECTOR}}
 
 
 def _activation(message: Message[ModelActivation]) -> dict[str, Any]:

@@ -107,7 +107,9 @@ def _reading(router: APIRouter, samples: Samples, history: History) -> None:
 
     @router.get("/v1/samples/{sample}", dependencies=viewer)
     async def one(project: Project, sample: str) -> dict[str, Any]:
-        return view(await samples.get(project, sample))
+        record = view(await samples.get(project, sample))
+        link = f"/v1/samples/{sample}/content?project={project}"
+        return {**record, "content_link": link, "predictions": await history.predictions(project, sample)}
 
     @router.get("/v1/samples/{sample}/content", dependencies=viewer)
     async def content(project: Project, sample: str, request: Request) -> Response:

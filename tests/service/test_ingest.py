@@ -20,6 +20,7 @@ from services.contracts.events import (
     SampleRejected,
     SampleScored,
     SampleWithdrawn,
+    Top,
 )
 from services.contracts.ids import sample_id, sha256
 from services.contracts.inputs import InputSpec, TabularColumn
@@ -379,6 +380,24 @@ async def test_history_tells_the_story_once(tmp_path: Path) -> None:
         assert all("probabilities" not in row["data"] for row in story)
         unknown = scored.model_copy(update={"project": "nope"})
         assert await running.deliver(unknown) == ["DROP"]
+
+
+async def test_a_sample_says_what_models_said_of_it(tmp_path: Path) -> None:
+    """Row 0.13: prediction, probability vector, model version and a link to the content; the latest comes first."""
+    async with ingesting(tmp_path) as running:
+        answer = (await send(running, png(9))).json()
+        of = {"project": "default", "sample_id": answer["sample_id"], "content": answer["content"]}
+        await running.deliver(SampleScored(**of, model_version="none", task="image-classification"))
+        for version, bright in (("mdl_1", 0.25), ("mdl_2", 0.75)):
+            said = {"labels": ["dark", "bright"], "probabilities": [1 - bright, bright], "scores": {"margin": 0.5}}
+            top = Top(label="bright", confidence=bright)
+            scored = SampleScored(**of, **said, model_version=version, task="image-classification", top=top)
+            await running.deliver(scored)
+        shown = (await running.call("GET", f"/v1/samples/{answer['sample_id']}")).json()
+        rows = [(row["model_version"], row["probabilities"], row["labels"]) for row in shown["predictions"]]
+        assert rows == [(f"mdl_{n}", [1 - p, p], ["dark", "bright"]) for n, p in ((2, 0.75), (1, 0.25))]
+        assert shown["predictions"][0]["top"]["label"] == "bright"
+        assert (await running.call("GET", shown["content_link"])).content == png(9)
 
 
 async def test_counts_and_samples_survive_a_restart(tmp_path: Path, ports: Ports) -> None:
