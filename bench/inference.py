@@ -14,8 +14,9 @@ from PIL import Image
 from services.contracts.ids import sha256
 from services.contracts.inputs import InputSpec
 from services.contracts.manifest import ModelManifest, OutputSpec
-from services.infer.batching import Piece, predictions
+from services.infer.batching import Piece, gathered, predictions
 from services.infer.model import OnnxModel
+from services.infer.reading import Outputs
 
 SIDE, CLASSES, BATCH = 8, 10, 64
 CONV_SIDE, CONV_BATCH, CHANNELS = 96, 32, 32
@@ -47,6 +48,7 @@ class _Bench:
         self._model, self._manifest, self._batch = OnnxModel.load(content, manifest), manifest, batch
         pictures = np.random.default_rng(0).integers(0, 256, (batch, side, side), dtype=np.uint8)
         self._pieces = [Piece(_png(picture), "image/png") for picture in pictures]
+        self._places = list(range(batch))
         self._tensors = (pictures[:, None] / np.float32(255)).astype(np.float32)
 
     def measured(self, more: dict[str, Callable[[], Any]] | None = None) -> dict[str, float]:
@@ -55,10 +57,14 @@ class _Bench:
         works: dict[str, Callable[[], Any]] = {
             "onnxruntime, tensors in batches": lambda: self._session.run(names, given),
             "model, tensors in batches": lambda: self._model.predict(self._tensors),
+            "scores, tensors in batches": lambda: gathered(self._manifest, [(self._places, self._predicted())], {}),
             "service, pictures in batches": lambda: predictions(self._model, self._manifest, self._pieces, self._batch),
             **(more or {}),
         }
         return {name: _rate(work, self._batch) for name, work in works.items()}
+
+    def _predicted(self) -> Outputs:
+        return self._model.predict(self._tensors)
 
     def tensors_one_by_one(self) -> None:
         for at in range(self._batch):

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+SMALLEST = float(np.finfo(np.float64).tiny)
+
 
 def checked(probabilities: np.ndarray) -> np.ndarray:
     """float64 (N, C), C >= 2, of finite values in 0..1 whose rows sum to 1 (within 1e-3). Raises ValueError."""
@@ -17,29 +19,43 @@ def checked(probabilities: np.ndarray) -> np.ndarray:
 
 def least_confidence(probabilities: np.ndarray) -> np.ndarray:
     """(N, C) -> (N,): (1 - max p) * C / (C - 1)  (Settles 2009, section 3.1, normalised)."""
-    p = checked(probabilities)
-    classes = p.shape[1]
-    return np.clip((1.0 - p.max(axis=1)) * (classes / (classes - 1)), 0.0, 1.0)
+    return _least_confidence(checked(probabilities))
 
 
 def margin(probabilities: np.ndarray) -> np.ndarray:
     """(N, C) -> (N,): 1 - (p1 - p2), p1 and p2 the two largest  (Scheffer et al. 2001)."""
-    p = checked(probabilities)
-    top = np.partition(p, -2, axis=1)[:, -2:]
-    return np.clip(1.0 - (top[:, 1] - top[:, 0]), 0.0, 1.0)
+    return _margin(checked(probabilities))
 
 
 def entropy(probabilities: np.ndarray) -> np.ndarray:
     """(N, C) -> (N,): -sum p log p / log C, with 0 log 0 = 0  (Shannon 1948, normalised)."""
-    p = checked(probabilities)
-    logs = np.log(p, out=np.zeros_like(p), where=p > 0)
-    return np.clip(-(p * logs).sum(axis=1) / np.log(p.shape[1]), 0.0, 1.0)
+    return _entropy(checked(probabilities))
 
 
 SCORES = {"least_confidence": least_confidence, "margin": margin, "entropy": entropy}
 """Every score of a classification by its name: (N, C) probabilities -> (N,) in 0..1, higher is less certain."""
 
 
-def scores(probabilities: np.ndarray) -> dict[str, np.ndarray]:
-    """All scores of (N, C) probabilities, each (N,). Raises ValueError where they are no probabilities."""
-    return {name: score(probabilities) for name, score in SCORES.items()}
+def of_sound(p: np.ndarray, difference: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """All scores of (N, C) probabilities that are known to be some; `difference` is p1 - p2 (N,), if it is known."""
+    values = p.astype(np.float64)
+    apart = _margin(values) if difference is None else _within(1.0 - difference.astype(np.float64))
+    return {"least_confidence": _least_confidence(values), "margin": apart, "entropy": _entropy(values)}
+
+
+def _least_confidence(p: np.ndarray) -> np.ndarray:
+    classes = p.shape[1]
+    return _within((1.0 - p.max(axis=1)) * (classes / (classes - 1)))
+
+
+def _margin(p: np.ndarray) -> np.ndarray:
+    top = np.partition(p, -2, axis=1)[:, -2:]
+    return _within(1.0 - (top[:, 1] - top[:, 0]))
+
+
+def _entropy(p: np.ndarray) -> np.ndarray:
+    return _within(-np.einsum("nc,nc->n", p, np.log(np.maximum(p, SMALLEST))) / np.log(p.shape[1]))
+
+
+def _within(scores: np.ndarray) -> np.ndarray:
+    return np.minimum(np.maximum(scores, 0.0), 1.0)

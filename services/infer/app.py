@@ -34,7 +34,8 @@ def create(settings: RuntimeSettings, connect: Connect) -> Service:
     scoring = Scoring(service, serving, own)
     rescoring = Rescoring(service, serving, scoring, own)
     schedules = Schedules(service, serving, rescoring)
-    answering = Answering(service, serving, scoring, Predictor(scoring, own.batch), own.deadline_seconds)
+    predictor = Predictor(scoring, own.batch, own.budget_seconds)
+    answering = Answering(service, serving, scoring, predictor, own.deadline_seconds)
 
     service.on(ProjectUpdated)(service.projects.update)
     service.on(SampleIngested, emits=[SampleScored, SampleScoringFailed])(scoring.ingest)

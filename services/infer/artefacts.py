@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import httpx2
 import structlog
 from pydantic import ValidationError
 
+from services.contracts import endpoints
 from services.contracts.events import Content, SignedContent
 from services.contracts.ids import sha256
 from services.contracts.manifest import ModelManifest
+from services.infer.http_model import HttpModel
 from services.infer.model import OnnxModel
 from services.infer.settings import InferSettings
 from services.runtime.service import Service
@@ -36,12 +39,12 @@ class Loaded:
     version: str
     sha256: str
     manifest: ModelManifest
-    model: OnnxModel
+    model: OnnxModel | HttpModel
     loaded_at: datetime
 
     @property
     def provider(self) -> str:
-        """The execution provider that runs it."""
+        """The execution provider that runs it, or the server."""
         return self.model.provider
 
 
@@ -53,6 +56,8 @@ class Artefacts:
         self._settings = settings
         self._trust = Verifier(settings.model_keys)
         self._folder = service.settings.state_dir / "models"
+        self._client = httpx2.AsyncClient()
+        service.on_stop(self._client.aclose)
         if settings.baked is not None:
             _unpack(settings.baked, self._folder)
 
@@ -63,14 +68,24 @@ class Artefacts:
         except NotTrusted as error:
             raise Unloadable(f"{version} is not loaded: {error}") from error
         described = _manifest(await self._fetch(manifest, "json"), artefact)
-        content = await self._fetch(artefact, "onnx")
-        providers, threads = self._settings.providers, self._settings.threads
+        content = await self._fetch(artefact, described.backend)
         try:
-            model = await asyncio.to_thread(OnnxModel.load, content, described, providers, threads)
+            model = await self._opened(content, described)
         except ValueError as error:
             raise Unloadable(str(error)) from error
         now = self._service.clock.now()
         return Loaded(project, version, artefact.sha256, described, model, now)
+
+    async def _opened(self, content: bytes, manifest: ModelManifest) -> OnnxModel | HttpModel:
+        """Raises ValueError."""
+        if manifest.backend == "onnx":
+            providers, threads = self._settings.providers, self._settings.threads
+            return await asyncio.to_thread(OnnxModel.load, content, manifest, providers, threads)
+        endpoint = endpoints.read(content, manifest)
+        if (server := self._settings.servers.get(endpoint.server)) is None:
+            known = ", ".join(sorted(self._settings.servers)) or "none"
+            raise Unloadable(f"HALFSURE_INFER_SERVERS has no server {endpoint.server!r} here; it has {known}")
+        return HttpModel(self._client, server, endpoint, manifest)
 
     async def _fetch(self, content: Content, suffix: str) -> bytes:
         """The bytes, from the folder if they are there and sound. Raises Unloadable."""

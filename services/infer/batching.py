@@ -25,6 +25,8 @@ class Failure:
 
     error: str
     detail: str
+    retryable: bool = False
+    """Whether the sample may be scored another time: nothing is wrong with it."""
 
 
 @dataclass
@@ -38,6 +40,7 @@ class Predictions:
     boxes: list[Sequence[Detection]] = field(default_factory=list)
     embeddings: np.ndarray | None = None
     scores: dict[str, np.ndarray] = field(default_factory=dict)
+    ood: np.ndarray | None = None
 
     def take(self, readings: Sequence[Reading]) -> None:
         """What all runs have said, in their order; an extractor's say nothing."""
@@ -46,12 +49,17 @@ class Predictions:
         self.confidence = np.concatenate([one.confidence for one in readings])
         self.scores = {name: np.concatenate([one.scores[name] for one in readings]) for name in readings[0].scores}
         self.boxes = [boxes for one in readings for boxes in one.boxes]
-        probabilities = [one.probabilities for one in readings if one.probabilities is not None]
-        self.probabilities = np.concatenate(probabilities) if probabilities else None
+        self.probabilities = _joined([one.probabilities for one in readings])
+        self.ood = _joined([one.ood for one in readings])
 
     @property
     def row_of(self) -> dict[int, int]:
         return {position: row for row, position in enumerate(self.rows)}
+
+
+def _joined(columns: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    there = [column for column in columns if column is not None]
+    return np.concatenate(there) if there else None
 
 
 @dataclass(frozen=True)
@@ -64,30 +72,49 @@ class Piece:
     missing: Failure | None = None
 
 
+Run = tuple[Sequence[int], Outputs]
+"""Positions of samples, and what a model has put out for them, in their order."""
+
+
 def predictions(model: Model, manifest: ModelManifest, pieces: Sequence[Piece], size: int) -> Predictions:
     """At most ceil(N / size) model runs for N pieces, unless a run fails."""
-    result = Predictions()
+    positions, tensors, failures = readable(manifest, pieces)
+    runs: list[Run] = []
+    for start in range(0, len(tensors), size):
+        batch = np.stack(tensors[start : start + size])
+        runs += _run(model, positions[start : start + size], batch, failures)
+    return gathered(manifest, runs, failures)
+
+
+def readable(
+    manifest: ModelManifest, pieces: Sequence[Piece]
+) -> tuple[list[int], list[np.ndarray], dict[int, Failure]]:
+    """Positions and tensors of the pieces that can be read, and why the others cannot."""
+    positions: list[int] = []
     tensors: list[np.ndarray] = []
+    failures: dict[int, Failure] = {}
     for position, piece in enumerate(pieces):
         tensor = _tensor(piece, manifest)
         if isinstance(tensor, Failure):
-            result.failures[position] = tensor
+            failures[position] = tensor
         else:
-            result.rows.append(position)
+            positions.append(position)
             tensors.append(tensor)
+    return positions, tensors, failures
+
+
+def gathered(manifest: ModelManifest, runs: Sequence[Run], failures: dict[int, Failure]) -> Predictions:
+    """What all runs say of the samples whose outputs are sound; the others join the failures."""
+    result = Predictions(failures=failures)
     readings: list[Reading] = []
     embeddings: list[np.ndarray] = []
-    kept: list[int] = []
-    for start in range(0, len(tensors), size):
-        positions = result.rows[start : start + size]
-        for rows, outputs in _run(model, positions, np.stack(tensors[start : start + size]), result.failures):
-            good = _sound(outputs, manifest, rows, result.failures)
-            kept += [rows[at] for at in good]
-            if (reading := read(outputs, good, manifest)) is not None:
-                readings.append(reading)
-            if outputs.embeddings is not None:
-                embeddings.append(np.asarray(outputs.embeddings, np.float32)[good])
-    result.rows = kept
+    for positions, outputs in runs:
+        good = _sound(outputs, manifest, positions, failures)
+        result.rows += [positions[at] for at in good.tolist()]
+        if (reading := read(outputs, good, manifest)) is not None:
+            readings.append(reading)
+        if outputs.embeddings is not None:
+            embeddings.append(np.asarray(outputs.embeddings, np.float32)[good])
     result.take(readings)
     result.embeddings = np.concatenate(embeddings) if embeddings else None
     return result
@@ -104,9 +131,7 @@ def _tensor(piece: Piece, manifest: ModelManifest) -> np.ndarray | Failure:
         return Failure("unreadable", str(error))
 
 
-def _run(
-    model: Model, positions: list[int], batch: np.ndarray, failures: dict[int, Failure]
-) -> list[tuple[list[int], Outputs]]:
+def _run(model: Model, positions: list[int], batch: np.ndarray, failures: dict[int, Failure]) -> list[Run]:
     """One run; if it fails, one for each row, so that the row that breaks the model is known."""
     try:
         return [(positions, model.predict(batch))]
@@ -122,14 +147,14 @@ def _run(
 
 def _sound(
     outputs: Outputs, manifest: ModelManifest, positions: Sequence[int], failures: dict[int, Failure]
-) -> list[int]:
+) -> np.ndarray:
     """Rows whose outputs are what the manifest promises; the others become failures."""
     good = sound(outputs, manifest.answer)
     if good is None:
-        return list(range(len(positions)))
-    for at in map(int, np.flatnonzero(~good)):
+        return np.arange(len(positions))
+    for at in np.flatnonzero(~good).tolist():
         failures[positions[at]] = Failure("model-output", "the model's output is not finite, or no probabilities")
-    return [int(at) for at in np.flatnonzero(good)]
+    return np.flatnonzero(good)
 
 
 def _brief(error: Exception) -> str:

@@ -2,16 +2,17 @@
 
 import hashlib
 import logging
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from services.contracts.manifest import ModelManifest
 from services.infer.onnx_bytes import NotOnnx, has_external_data
-from services.infer.reading import summary
+from services.infer.reading import embedded
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -30,23 +31,24 @@ class ModelMismatch(ValueError):
     """The bytes are not the model that the manifest describes; the message names the difference."""
 
 
-@dataclass(frozen=True)
-class Scored:
-    """A model's answers for N samples: probabilities (N, C), embeddings (N, D), margin (N,) = p1 - p2; float32.
+class Scored(NamedTuple):
+    """A model's answers for N samples, float32: probabilities (N, C), embeddings (N, D), margin = p1 - p2 and ood (N,).
 
     A detector's probabilities are (N, M, C) of M places with boxes (N, M, 4). An extractor gives embeddings only. Where
-    a model gives no embedding, its probabilities stand for it, or a `summary` of a detector's; where a classifier gives
-    no margin, it is taken of the probabilities.
+    a model gives no embedding, its probabilities stand for it, or a `summary` of a detector's.
     """
 
     probabilities: np.ndarray | None
     embeddings: np.ndarray
     margin: np.ndarray | None = None
     boxes: np.ndarray | None = None
+    ood: np.ndarray | None = None
 
 
-FEW = 32
-"""Labels up to which sorting them all is quicker than looking for the two highest."""
+ROLES = ("probabilities", "embedding", "margin", "boxes", "ood")
+"""The manifest's names of what `Scored` has, in its order."""
+FEW = 8192
+"""Values up to which a product finds what is not finite sooner than a look at each; beyond, it would take threads."""
 
 
 class OnnxModel:
@@ -59,7 +61,8 @@ class OnnxModel:
         self._names = list(manifest.outputs.names)
         # Read once: on a tiny model, asking the manifest costs as much as a part of the run.
         self._source, self._shape = manifest.input.name, tuple(manifest.input.sample_shape)
-        self._outputs, self._classifies = manifest.outputs, manifest.answer == "classification"
+        said = manifest.outputs.model_dump()
+        self._of_roles = itemgetter(*(self._names.index(said[role]) if said[role] else -1 for role in ROLES))
 
     @classmethod
     def load(
@@ -80,32 +83,23 @@ class OnnxModel:
 
     def predict(self, batch: np.ndarray) -> Scored:
         """Answers for float32 (N, ...) inputs of the manifest's shape. Raises ValueError on another shape."""
-        expected = self._shape
-        if batch.ndim != len(expected) + 1 or batch.shape[1:] != expected:
-            raise ValueError(f"the input is (N, {', '.join(map(str, expected))}), not {batch.shape}")
+        if batch.shape[1:] != self._shape:
+            raise ValueError(f"the input is (N, {', '.join(map(str, self._shape))}), not {batch.shape}")
         values = np.ascontiguousarray(batch, dtype=np.float32)
-        if not np.isfinite(values).all():
+        if not _finite(values):
             raise ValueError("the input holds values that are not finite")
-        whole = self._whole(values)
-        outputs = self._outputs
-        probabilities, margin = whole.get(outputs.probabilities or ""), whole.get(outputs.margin or "")
-        if margin is None and probabilities is not None and self._classifies:
-            margin = _margin(probabilities)
-        embeddings = whole.get(outputs.embedding or "")
-        if embeddings is None:
-            assert probabilities is not None  # a manifest names one of the two
-            embeddings = summary(probabilities) if self.manifest.answer == "detection" else probabilities
-        return Scored(probabilities, embeddings, margin, whole.get(outputs.boxes or ""))
+        scored = Scored._make(self._of_roles((*self._run(values), None)))
+        if scored.embeddings is None:
+            assert scored.probabilities is not None  # a manifest names one of the two
+            return scored._replace(embeddings=embedded(scored.probabilities, self.manifest))
+        return scored
 
-    def _whole(self, values: np.ndarray) -> dict[str, np.ndarray]:
+    def _run(self, values: np.ndarray) -> Sequence[Any]:
+        """One array for each of the manifest's outputs."""
         if len(values) <= MAX_BATCH:
-            return self._run(values)
+            return self._session.run(self._names, {self._source: values})
         parts = [self._run(values[start : start + MAX_BATCH]) for start in range(0, len(values), MAX_BATCH)]
-        return {name: np.concatenate([part[name] for part in parts]) for name in self._names}
-
-    def _run(self, values: np.ndarray) -> dict[str, np.ndarray]:
-        answers = self._session.run(self._names, {self._source: values})
-        return {name: np.asarray(answer) for name, answer in zip(self._names, answers, strict=True)}
+        return [np.concatenate(columns) for columns in zip(*parts, strict=True)]
 
     def _warm_up(self) -> None:
         """One and two zeros-only samples; shapes and values of the answers are what the manifest promises."""
@@ -119,11 +113,10 @@ class OnnxModel:
             _check_answers(scored, self.manifest, count)
 
 
-def _margin(probabilities: np.ndarray) -> np.ndarray:
-    """(N,) differences of the two highest of (N, K)."""
-    few = probabilities.shape[1] <= FEW
-    top = np.sort(probabilities, axis=1) if few else np.partition(probabilities, -2, axis=1)
-    return top[:, -1] - top[:, -2]
+def _finite(values: np.ndarray) -> bool:
+    """Whether all are; a product that overflows is no proof that they are not."""
+    flat = values.ravel()
+    return (flat.size <= FEW and math.isfinite(flat.dot(flat))) or bool(np.isfinite(flat).all())
 
 
 def _session(content: bytes, providers: Sequence[str], threads: int) -> "InferenceSession":
@@ -171,6 +164,7 @@ def _check_outputs(session: "InferenceSession", manifest: ModelManifest) -> None
         "probabilities": [None, *places, len(manifest.labels)],
         "embedding": [None, None],
         "margin": [None],
+        "ood": [None],
         "boxes": [None, None, 4],
     }
     for role, name in manifest.outputs.model_dump().items():
@@ -196,10 +190,11 @@ def _check_value(what: str, found: Any, expected: list[int | None]) -> None:
 def _check_answers(scored: Scored, manifest: ModelManifest, count: int) -> None:
     if scored.probabilities is not None:
         _check_probabilities(scored.probabilities, manifest, count)
-        if manifest.answer == "classification" and (scored.margin is None or scored.margin.shape != (count,)):
-            raise ModelMismatch("the margin output is not one value a sample")
         if scored.boxes is not None:
             _check_boxes(scored.boxes, scored.probabilities)
+    for name, column in (("margin", scored.margin), ("ood", scored.ood)):
+        if column is not None and column.shape != (count,):
+            raise ModelMismatch(f"the {name} output is not one value a sample")
     if scored.embeddings.ndim != 2 or len(scored.embeddings) != count:
         raise ModelMismatch(f"{count} sample(s) gave embeddings of shape {scored.embeddings.shape}")
     if not np.isfinite(scored.embeddings).all():

@@ -8,11 +8,12 @@ The scores by name, each 0..1, higher is less certain; `margin` is there for eve
 | multi-label    | `label_max`, `label_mean`: of the labels' own (`structured_uncertainty.py`)        | `label_mean` |
 | detection      | `box_max`, `box_mean`, `box_sum`, `box_margin`: of the boxes' own, found or nearly | `box_max`   |
 
+Beside them, where a model says how foreign a sample is to it: `ood`, which no strategy ranks by and policies may use.
 A box is nearly found from half the confidence at which one is found: what the detector may have missed is in doubt too.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -29,7 +30,7 @@ NEAR = 0.5
 
 
 class Outputs(Protocol):
-    """Of N samples: probabilities (N, C), or (N, M, C) with boxes (N, M, 4); embeddings (N, D); any may be None."""
+    """Of N samples: probabilities (N, C), or (N, M, C) with boxes (N, M, 4); embeddings (N, D); ood (N,); or None."""
 
     @property
     def probabilities(self) -> np.ndarray | None: ...
@@ -38,7 +39,13 @@ class Outputs(Protocol):
     def embeddings(self) -> np.ndarray | None: ...
 
     @property
+    def margin(self) -> np.ndarray | None: ...
+
+    @property
     def boxes(self) -> np.ndarray | None: ...
+
+    @property
+    def ood(self) -> np.ndarray | None: ...
 
 
 @dataclass(frozen=True)
@@ -49,19 +56,20 @@ class Reading:
     scores: dict[str, np.ndarray]
     probabilities: np.ndarray | None = None
     boxes: Sequence[Sequence[Detection]] = ()
+    ood: np.ndarray | None = None
 
 
 def sound(outputs: Outputs, answer: Answer) -> np.ndarray | None:
     """(N,) whether a sample's outputs are finite and probabilities are some; None of outputs that are not there."""
     good: np.ndarray | None = None
-    for columns in (outputs.embeddings, outputs.boxes if answer == "detection" else None):
+    finite = (outputs.embeddings, outputs.margin, outputs.ood, outputs.boxes if answer == "detection" else None)
+    for columns in finite:
         if columns is not None:
             good = _all(np.isfinite(columns), good)
-    if outputs.probabilities is not None:
-        p = np.asarray(outputs.probabilities, np.float64)
-        good = _all(np.isfinite(p) & (p >= -1e-6) & (p <= 1 + SUM_TOLERANCE), good)
+    if (p := outputs.probabilities) is not None:
+        good = _all((p >= -1e-6) & (p <= 1 + SUM_TOLERANCE), good)  # neither is true of NaN
         if answer == "classification":
-            good = _all(np.abs(p.sum(axis=1) - 1) <= SUM_TOLERANCE, good)
+            good &= np.abs(p.sum(axis=1, dtype=np.float64) - 1) <= SUM_TOLERANCE
     return good
 
 
@@ -71,19 +79,30 @@ def _all(true: np.ndarray, before: np.ndarray | None) -> np.ndarray:
     return rows if before is None else rows & before
 
 
-def read(outputs: Outputs, rows: Sequence[int], manifest: ModelManifest) -> Reading | None:
-    """What the sound `rows` of the outputs say; None of an extractor."""
+def read(outputs: Outputs, rows: np.ndarray, manifest: ModelManifest) -> Reading | None:
+    """What the sound `rows` (N,) of the outputs say; None of an extractor."""
     if outputs.probabilities is None:
         return None
-    p = np.asarray(outputs.probabilities)[rows]
+    ood = None if outputs.ood is None else np.clip(outputs.ood[rows], 0.0, 1.0)
+    reading = _answers(outputs, np.clip(outputs.probabilities[rows], 0.0, 1.0), rows, manifest)
+    return reading if ood is None else replace(reading, ood=ood, scores={**reading.scores, "ood": ood})
+
+
+def _answers(outputs: Outputs, p: np.ndarray, rows: np.ndarray, manifest: ModelManifest) -> Reading:
     match manifest.answer:
         case "classification":
-            return Reading(p.max(axis=1), uncertainty.scores(p), p)
+            margin = None if outputs.margin is None else outputs.margin[rows]
+            return Reading(p.max(axis=1), uncertainty.of_sound(p, margin), p)
         case "multi-label":
-            return _labels(np.clip(p, 0.0, 1.0))
+            return _labels(p)
         case "detection":
             assert outputs.boxes is not None  # a manifest names both
-            return _boxes(np.asarray(outputs.boxes)[rows], np.clip(p, 0.0, 1.0), manifest)
+            return _boxes(outputs.boxes[rows], p, manifest)
+
+
+def embedded(probabilities: np.ndarray, manifest: ModelManifest) -> np.ndarray:
+    """(N, D): what stands for the embeddings of a model that gives none."""
+    return summary(probabilities) if manifest.answer == "detection" else probabilities
 
 
 def summary(probabilities: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from services.contracts.events import Content, RescoreRequested, SampleScored
 from services.contracts.ids import digest
 from services.contracts.problem import Problem
 from services.infer.artefacts import Loaded, Unloadable
-from services.infer.scoring import Claimed, Scoring, claim_key, done_key, done_record, gone_key, said
+from services.infer.scoring import Claimed, Scoring, claim_key, done_key, done_record, gone_key, open_still, said
 from services.infer.serving import NONE, Serving
 from services.infer.settings import InferSettings
 from services.runtime.projects import Projects
@@ -180,7 +180,7 @@ class Rescoring:
         gone = {sample: gone_key(project, sample) for sample in ids}
         known = await unit.get_many([*done.values(), *gone.values(), *(claim_key(project, sample) for sample in ids)])
         claims = await self._claims(unit, project, [s for s in ids if gone[s] not in known], claims)
-        todo = [Claimed(sample, claims[sample]) for sample in claims if done[sample] not in known]
+        todo = [Claimed(sample, claims[sample]) for sample in claims if open_still(known.get(done[sample]))]
         verdicts = {verdict.sample_id: verdict for verdict in await self._scoring.verdicts(loaded, todo)}
         for sample in claims:
             verdict = verdicts.get(sample)

@@ -15,7 +15,7 @@ from services.contracts.problem import Fault, Problem, invalid, not_found
 from services.infer.artefacts import Loaded, Unloadable
 from services.infer.batching import Failure, Piece
 from services.infer.memory import rss
-from services.infer.predicting import Predictor
+from services.infer.predicting import Busy, Predictor
 from services.infer.rescoring import asked
 from services.infer.scoring import Scoring, claim_key, gone_key
 from services.infer.serving import NONE, Serving, Shelf
@@ -95,8 +95,14 @@ class Answering:
         models = await self._models(project, request.model_version, _ids(project, inputs, pieces))
         try:
             answers = await asyncio.wait_for(self._answers(models, pieces), self._deadline)
+        except Busy as error:
+            wait = {"retry-after": str(max(1, round(error.seconds)))}
+            raise Problem(503, "busy", f"Too many are asking: {error}.", headers=wait) from error
         except TimeoutError as error:
             raise Problem(504, "deadline", f"No answer within {self._deadline:g} s.") from error
+        silent = [row for row in answers if isinstance(row, Failure) and row.retryable]
+        if silent:
+            raise Problem(503, "not-answered", f"{silent[0].detail}.", headers={"retry-after": "2"})
         faults = [
             Fault(pointer=f"/inputs/{at}", code=row.error, message=row.detail)
             for at, row in enumerate(answers)

@@ -22,6 +22,7 @@ from services.contracts.ids import sha256
 from services.infer.answering import answer
 from services.infer.artefacts import Loaded
 from services.infer.batching import Failure, Piece, Predictions, predictions
+from services.infer.http_model import HttpModel
 from services.infer.serving import Serving
 from services.infer.settings import InferSettings
 from services.infer.shadows import Shadows, compared
@@ -141,7 +142,9 @@ class Scoring:
         ]
 
     async def predict(self, loaded: Loaded, pieces: Sequence[Piece]) -> Predictions:
-        """Off the event loop."""
+        """Off the event loop, by this process or by the model's server."""
+        if isinstance(loaded.model, HttpModel):
+            return await loaded.model.predictions(pieces)
         return await asyncio.to_thread(predictions, loaded.model, loaded.manifest, pieces, self._size)
 
     async def read(self, claims: Sequence[Content]) -> list[Piece]:
@@ -186,6 +189,11 @@ def done_record(verdict: Verdict) -> dict[str, Any]:
     return {"state": state, "event": verdict.model_dump(mode="json", exclude_none=True)}
 
 
+def open_still(record: dict[str, Any] | None) -> bool:
+    """Whether a version may look at a sample: it has not yet, or its server gave no answer then."""
+    return record is None or bool(record["event"].get("retryable"))
+
+
 def said(record: dict[str, Any], rescore_id: str | None = None) -> Verdict:
     """The event of a done record, as the answer to another request."""
     kind = SampleScored if record["state"] == "SCORED" else SampleScoringFailed
@@ -200,6 +208,7 @@ def _failed(loaded: Loaded, claim: Claimed, failure: Failure) -> SampleScoringFa
         content=claim.content,
         error=failure.error,
         detail=failure.detail,
+        retryable=failure.retryable,
     )
 
 
@@ -209,6 +218,8 @@ def _scored(
     fields: dict[str, Any] = {}
     if result.confidence is not None:
         fields = answer(loaded.manifest, result, row)
+    if result.ood is not None:
+        fields["ood_score"] = fields["scores"]["ood"]
     if uri is not None and result.embeddings is not None:
         fields["embedding_ref"] = Ref(uri=uri, row=row, dim=result.embeddings.shape[1])
     return SampleScored(

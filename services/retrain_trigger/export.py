@@ -1,4 +1,4 @@
-"""An extractor and a fitted head -> one ONNX graph: probabilities (N, C), embedding (N, D), and margin (N,)."""
+"""An extractor and a fitted head -> one ONNX graph: probabilities (N, C), embedding (N, D), margin and ood (N,)."""
 
 import hashlib
 from typing import TYPE_CHECKING
@@ -8,6 +8,7 @@ import onnx
 from onnx import TensorProto, compose, helper, numpy_helper
 
 from services.contracts.manifest import ModelManifest, OutputSpec
+from services.retrain_trigger.domain import Known
 from services.retrain_trigger.heads import Head
 from services.retrain_trigger.multi_label import MultiLabelHead
 
@@ -16,12 +17,17 @@ if TYPE_CHECKING:
 
 
 def merged(
-    extractor: bytes, manifest: ModelManifest, head: Head | MultiLabelHead, labels: tuple[str, ...]
+    extractor: bytes,
+    manifest: ModelManifest,
+    head: Head | MultiLabelHead,
+    labels: tuple[str, ...],
+    known: Known | None = None,
 ) -> tuple[bytes, ModelManifest]:
     """The model's bytes and manifest; a classifier's `classes_` are indices into `labels`.
 
     A class without training samples gets probability 0. The margin is p1 - p2 of the two best classes, taken in the
-    graph (TopK and Sub), so that serving needs no pass over the probabilities.
+    graph (TopK and Sub), so that serving needs no pass over the probabilities; so is how foreign a sample is to what
+    is `known`.
     """
     base = onnx.load_from_string(extractor)
     embedding = manifest.outputs.embedding or ""
@@ -36,13 +42,15 @@ def merged(
         )
         _finish(joined.graph, head.model.classes_, len(labels))
         shapes["margin"] = ["N"]
+    if known is not None:
+        _add_distance(joined.graph, embedding, known, manifest.opset)
+        shapes["ood"] = ["N"]
     _name_outputs(joined.graph, shapes)
     joined.producer_name = "halfsure"
     joined.producer_version, joined.graph.name, joined.graph.doc_string, joined.doc_string = "", "halfsure", "", ""
     onnx.checker.check_model(joined, full_check=True)
     content = joined.SerializeToString(deterministic=True)
-    margin = "margin" if "margin" in shapes else None
-    outputs = OutputSpec(probabilities="probabilities", embedding=embedding, margin=margin)
+    outputs = OutputSpec(embedding=embedding, **{name: name for name in shapes if name != embedding})
     return content, manifest.model_copy(
         update={"labels": labels, "outputs": outputs, "sha256": hashlib.sha256(content).hexdigest(), "metrics": {}}
     )
@@ -58,6 +66,36 @@ def _add_sigmoids(graph: onnx.GraphProto, embedding: str, head: MultiLabelHead) 
         [
             helper.make_node("Gemm", [embedding, "label_weights", "label_intercepts"], ["label_logits"]),
             helper.make_node("Sigmoid", ["label_logits"], ["probabilities"]),
+        ]
+    )
+
+
+def _add_distance(graph: onnx.GraphProto, embedding: str, known: Known, opset: int) -> None:
+    """`domain.foreignness`: |q - t|^2 as |t|^2 - 2 q t + |q|^2, of the nearest t."""
+    squares = (known.embeddings.astype(np.float64) ** 2).sum(axis=1)
+    constants = {
+        "known": known.embeddings.T,
+        "known_squares": squares,
+        "known_scale": np.array(known.scale),
+    }
+    graph.initializer.extend(
+        numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name) for name, value in constants.items()
+    )
+    # From opset 18 on, the axes are an input.
+    axes: dict[str, list[int]] = {"axes": [1]} if opset < 18 else {}
+    more = [] if axes else ["known_axis"]
+    if more:
+        graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "known_axis"))
+    graph.node.extend(
+        [
+            helper.make_node("Gemm", [embedding, "known", "known_squares"], ["to_known"], alpha=-2.0),
+            helper.make_node("ReduceMin", ["to_known", *more], ["to_nearest"], keepdims=0, **axes),
+            helper.make_node("ReduceSumSquare", [embedding, *more], ["own_square"], keepdims=0, **axes),
+            helper.make_node("Add", ["to_nearest", "own_square"], ["square"]),
+            helper.make_node("Relu", ["square"], ["no_less_than_none"]),
+            helper.make_node("Sqrt", ["no_less_than_none"], ["apart"]),
+            helper.make_node("Add", ["apart", "known_scale"], ["apart_and_scale"]),
+            helper.make_node("Div", ["apart", "apart_and_scale"], ["ood"]),
         ]
     )
 

@@ -1,12 +1,19 @@
-"""Whether onnxruntime runs a model as its manifest says."""
+"""Whether a model can run as its manifest says: onnxruntime tries; of a server, its endpoint is read."""
 
 from collections.abc import Mapping
 
+from services.contracts import endpoints
 from services.contracts.manifest import ModelManifest
 
 
 def unloadable(content: bytes, manifest: ModelManifest) -> str | None:
-    """Why onnxruntime cannot run this as the manifest says, None if it can."""
+    """Why this cannot run as the manifest says, None if it can. Nobody's server is asked."""
+    if manifest.backend == "http":
+        try:
+            endpoints.read(content, manifest)
+        except ValueError as error:
+            return f"the artefact is no endpoint of this manifest: {error}"
+        return None
     import numpy as np
     import onnxruntime
 

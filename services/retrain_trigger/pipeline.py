@@ -144,7 +144,8 @@ class Pipeline:
             outcome = await self.backend.outcome(run["job_id"])
             snapshot = await self._runs.snapshot(run["project"], run["snapshot"]["id"])
             document = await self._document(run)
-            metrics = checked(outcome.result, snapshot, run["base_model"], document.task)
+            champion = await self._champion(run)
+            metrics = checked(outcome.result, snapshot, champion and champion.version, document.task)
         except BadOutcome as error:
             return {"state": "failed", "error": str(error)}
         version, artefact, manifest = await self._registry.package(
@@ -179,15 +180,22 @@ class Pipeline:
         settings = GateSettings(**document.gate.model_dump())
         verdict = judge(run["metrics"], settings)
         gate = {"promote": verdict.promote, "reasons": list(verdict.reasons), **verdict.numbers}
-        if verdict.promote:
-            try:
-                await self._registry.promote(run["model_version"], gate, run["base_model"], document.rollout.share)
-            except Superseded as error:
-                gate |= {"promote": False, "reasons": [f"superseded: {error}"]}
+        if run["base_model"] and await self._champion(run) is None:
+            why = f"not-compared: {run['base_model']} is scored by a server, and cannot be asked here"
+            gate |= {"promote": False, "reasons": [why]}
+        if gate["promote"]:
+            await self._promote(run, gate, document)
         if not gate["promote"]:
             await self._registry.reject(run["model_version"], gate)
         log.info("judged", run=run["run_id"], version=run["model_version"], **gate)
         await self._move(run, "RUNNING", gate=gate, promoted=gate["promote"])
+
+    async def _promote(self, run: Mapping[str, Any], gate: dict[str, Any], document: ProjectDocument) -> None:
+        """The gate says afterwards whether it came to that."""
+        try:
+            await self._registry.promote(run["model_version"], gate, run["base_model"], document.rollout.share)
+        except Superseded as error:
+            gate |= {"promote": False, "reasons": [f"superseded: {error}"]}
 
     async def end(self, order: Order) -> None:
         """Close the run, and let the next one start."""
@@ -241,7 +249,6 @@ class Pipeline:
 
     async def _work(self, run: Mapping[str, Any]) -> Work:
         document = await self._document(run)
-        champion = await self._registry.record(run["base_model"]) if run["base_model"] else None
         unlabelled = await pool.pinned(self.service.blobs, run["pool"]["uri"]) if run["pool"] else ()
         return Work(
             run_id=run["run_id"],
@@ -249,14 +256,19 @@ class Pipeline:
             task=document.task,
             snapshot=await self._runs.manifest(run["snapshot"]["uri"]),
             extractor=await self._source(document.extractor.artefact, document.extractor.manifest),
-            champion=await self._champion(champion) if champion else None,
+            champion=await self._champion(run),
             unlabelled=unlabelled,
             params=run["params"]["training"],
         )
 
-    async def _champion(self, record: Mapping[str, Any]) -> ModelSource:
+    async def _champion(self, run: Mapping[str, Any]) -> ModelSource | None:
+        """The model that a candidate is judged beside: none where there is none, or where a server runs it."""
+        record = await self._registry.record(run["base_model"]) if run["base_model"] else None
+        if record is None:
+            return None
         artefact, manifest = (Content.model_validate(record[part]) for part in ("artefact", "manifest"))
-        return await self._source(artefact, manifest, record["version"])
+        source = await self._source(artefact, manifest, record["version"])
+        return source if source.manifest.backend == "onnx" else None
 
     async def _source(self, artefact: Content, manifest: Content, version: str | None = None) -> ModelSource:
         described = ModelManifest.model_validate_json(await self.service.blobs.get(manifest.uri))

@@ -76,7 +76,8 @@ class Registry:
         """Version, artefact and manifest in the blob store; the same bytes from the same source are the same."""
         version = model_version(project, source, manifest.sha256)
         described = manifest.model_copy(update={"version": version}).model_dump_json().encode()
-        artefact = await self._stored(f"models/{project}/{manifest.sha256}.onnx", content, "application/octet-stream")
+        kind = "application/octet-stream" if manifest.backend == "onnx" else "application/json"
+        artefact = await self._stored(f"models/{project}/{manifest.sha256}.{manifest.backend}", content, kind)
         name = f"models/{project}/{sha256(described)}.json"
         return version, artefact, await self._stored(name, described, "application/json")
 

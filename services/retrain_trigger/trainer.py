@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from services.contracts.preprocessing import UnreadableSample
 from services.contracts.tasks import answer_of
-from services.retrain_trigger import heads
+from services.retrain_trigger import domain, heads
 from services.retrain_trigger.evaluation import evaluation_sha256
 from services.retrain_trigger.heads import Examples, NotTrainable
 from services.retrain_trigger.jobs import CurveJob, Job
@@ -35,6 +35,9 @@ from services.retrain_trigger.onnx_models import Model, WrongArtefact, tensors
 EXIT_DONE, EXIT_BAD_JOB, EXIT_NOT_TRAINABLE = 0, 2, 3
 LARGEST_DIFFERENCE = 1e-4
 """Most that a probability of the exported model may differ from scikit-learn's."""
+
+LARGEST_OF_OOD = 1e-2
+"""The same of how foreign a sample is: how far one is from itself is a small difference of large sums."""
 
 NO_DETECTORS = (
     "the bundled trainer makes no detectors: set HALFSURE_RETRAIN_TRIGGER_BACKEND=command and a command that does, "
@@ -115,8 +118,9 @@ def train(job: Job) -> dict[str, Any]:
              head.temperature, _since(started), head.checked)  # fmt: skip
     from services.retrain_trigger.export import merged
 
-    candidate = Model(*merged(extractor.content, extractor.manifest, head, job.labels))
-    difference = _check_export(candidate, head, embeddings, batch)
+    near = domain.known(embeddings)
+    candidate = Model(*merged(extractor.content, extractor.manifest, head, job.labels, near))
+    difference = _check_export(candidate, head, near, embeddings, batch)
     log.info("exported %d bytes, differing by %.1e at most, after %.2f s", len(candidate.content), difference,
              _since(started))  # fmt: skip
     found = metrics(job, candidate, head.temperature)
@@ -202,12 +206,19 @@ def _places(answers: Sequence[Any], job: Job | CurveJob) -> np.ndarray:
     return np.array([job.labels.index(answer) for answer in answers], np.int64)
 
 
-def _check_export(candidate: Model, head: Head, embeddings: np.ndarray, batch: np.ndarray) -> float:
+def _check_export(
+    candidate: Model, head: Head, near: domain.Known | None, embeddings: np.ndarray, batch: np.ndarray
+) -> float:
     """Largest difference of a probability between the exported model and scikit-learn. Raises BrokenExport."""
+    said = candidate.run(batch)
     expected = head.probabilities(embeddings, len(candidate.manifest.labels))
-    difference = float(np.abs(candidate.run(batch)["probabilities"] - expected).max())
+    difference = float(np.abs(said["probabilities"] - expected).max())
     if not difference < LARGEST_DIFFERENCE:
         raise BrokenExport(f"the exported model differs by {difference:.2e} from the fitted one")
+    if near is not None:
+        apart = float(np.abs(said["ood"] - domain.foreignness(embeddings, near)).max())
+        if not apart < LARGEST_OF_OOD:
+            raise BrokenExport(f"the exported model tells what is foreign with a difference of {apart:.2e}")
     return difference
 
 

@@ -119,7 +119,10 @@ class Candidates:
         return candidate if flags == candidate.flags else replace(candidate, flags=flags)
 
     async def unscorable(self, batch: Sequence[Message[SampleScoringFailed]], unit: Unit) -> None:
-        """SampleScoringFailed: a sample that no model can read goes to a person at once."""
+        """SampleScoringFailed: a sample that no model can read goes to a person at once.
+
+        One that has scores, and that a model's server was silent about, keeps those until it is asked again.
+        """
         await self._read(batch, unit)
         await self._index(batch, unit)
         now = self.service.clock.now()
@@ -127,7 +130,7 @@ class Candidates:
             event = message.event
             key = cand_key(event.project, event.sample_id)
             record = await unit.get(key)
-            if record and record["state"] != "CANDIDATE":
+            if record and (record["state"] != "CANDIDATE" or (event.retryable and record["version"])):
                 continue
             policy = await self.policies.current(event.project)
             decision = {

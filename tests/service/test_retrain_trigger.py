@@ -10,6 +10,7 @@ import psutil
 import pytest
 import structlog
 from conftest import wait_until
+from servers import described
 from training import (
     SPEC,
     N,
@@ -405,6 +406,48 @@ async def test_a_model_of_ones_own(tmp_path: Path) -> None:
         path = f"/v1/models/{second.json()['version']}:activate"
         assert (await one.call("POST", path, json={"reason": "try it", "share": 0})).status_code == 422
         assert (await one.call("POST", path, json={"reason": "try it"})).status_code == 202
+
+
+async def test_a_model_on_somebody_elses_server(tmp_path: Path) -> None:
+    """Row 4.17: its endpoint is the artefact; nothing that is trained replaces it by itself, since none can compare."""
+    async with running(tmp_path, Rehearsal()) as one:
+        await make(one)
+        artefact, manifest = described(SPECS["image"])
+        body = {"artefact": base64.b64encode(artefact).decode(), "manifest": manifest.model_dump(mode="json")}
+        answer = await one.call("POST", "/v1/models", json=body)
+        assert (answer.status_code, answer.json()["state"]) == (201, "ACTIVE")
+        (event,) = await one.data(ModelActivated)
+        assert await one.service.blobs.get(event["artefact"]["uri"]) == artefact
+        await one.deliver_batch([*evaluation(), *(label(number) for number in range(N))])
+        (run,) = await ended(one)
+        assert (run["state"], run["promoted"]) == ("SUCCEEDED", False)
+        assert run["gate"]["reasons"][0].startswith("not-compared")
+        path = f"/v1/models/{run['model_version']}:activate"
+        assert (await one.call("POST", path, json={"reason": "better", "force": True})).status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("artefact", "change", "pointer"),
+    [
+        (b'{"server": "eye", "url": "http://x"}', {}, "/artefact"),
+        (b'{"server": "eye", "embedding": 8}', {}, "/artefact"),
+        (b"no JSON", {}, "/artefact"),
+        (b'{"server": "eye"}', {"outputs": {"probabilities": "scores"}}, "/manifest"),
+        (b'{"server": "eye"}', {"outputs": {"embedding": "embedding"}, "labels": []}, "/manifest"),
+        (b'{"server": "eye"}', {"backend": "grpc"}, "/manifest/backend"),
+        (b'{"server": "eye"}', {"backend": "onnx"}, "/manifest"),
+    ],
+)
+async def test_an_endpoint_that_does_not_fit_is_refused(
+    tmp_path: Path, artefact: bytes, change: dict[str, Any], pointer: str
+) -> None:
+    async with running(tmp_path, Rehearsal()) as one:
+        await make(one)
+        manifest = described(SPECS["image"])[1].model_dump(mode="json") | {"sha256": sha256(artefact)} | change
+        body = {"artefact": base64.b64encode(artefact).decode(), "manifest": manifest}
+        answer = await one.call("POST", "/v1/models", json=body)
+        assert answer.status_code == 422
+        assert answer.json()["errors"][0]["pointer"] == pointer
 
 
 @pytest.mark.parametrize(

@@ -326,6 +326,17 @@ async def test_unscorable_goes_to_a_person_once_and_skipped_is_not_asked_again(t
         assert await running.data(SampleSelected) == []
 
 
+async def test_a_silent_server_takes_no_scores_away(tmp_path: Path) -> None:
+    """What has scores waits for new ones, and is not asked about all at once; what has none goes to a person."""
+    async with started(create, tmp_path) as running:
+        await running.deliver(project(min_pool=100))
+        await running.deliver_batch(await scores(running, ["s1"]))
+        for name in ("s1", "s2"):
+            failed = {"project": "p", "sample_id": name, "model_version": "m", "content": CONTENT}
+            await running.deliver(SampleScoringFailed(**failed, error="server-silent", retryable=True))
+        assert [pick["sample_id"] for pick in await running.data(SampleSelected)] == ["s2"]
+
+
 async def test_withdrawn_is_not_asked(tmp_path: Path) -> None:
     async with started(create, tmp_path) as running:
         await running.deliver(project())

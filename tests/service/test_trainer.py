@@ -1,8 +1,10 @@
 """The local training backend: the same job gives the same bytes, and what cannot be trained ends in words."""
 
+import io
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,12 @@ from PIL import Image
 from services.contracts.inputs import TabularColumn
 from services.contracts.manifest import ModelManifest
 from services.contracts.preprocessing import decode
+from services.contracts.rules import Score
+from services.infer.batching import Piece, predictions
 from services.infer.model import ModelMismatch, OnnxModel
 from services.retrain_trigger.extractors import image_extractor, tabular_extractor
 from services.retrain_trigger.trainer import EXIT_BAD_JOB, EXIT_DONE, EXIT_NOT_TRAINABLE, main
+from services.select_uncertain.rules import TRUE, Facts, Tree
 
 LABELS = ["across", "down", "never-seen"]
 
@@ -93,6 +98,32 @@ def test_what_was_trained_is_what_serves(tmp_path: Path, samples: list[dict[str,
     assert (scored.probabilities[:, 2] == 0).all()  # a label nobody gave
     top = np.sort(scored.probabilities, axis=1)
     assert scored.margin == pytest.approx(top[:, -1] - top[:, -2], abs=1e-6)
+
+
+def test_what_was_trained_tells_what_is_foreign_and_a_policy_may_ask_for_it(
+    tmp_path: Path, samples: list[dict[str, Any]]
+) -> None:
+    """By the exported graph, as infer says it: stripes it knows, and pictures that are none."""
+    main([str(job(tmp_path, samples))])
+    _, content, manifest = outcome(tmp_path)
+    assert manifest.outputs.ood == "ood"
+    rng = np.random.default_rng(5)
+    foreign = [_picture(rng.integers(0, 256, (16, 16))) for _ in range(20)]
+    own = [Path(ref["path"]).read_bytes() for ref in samples]
+    pieces = [Piece(picture, "image/png") for picture in (*own, *foreign)]
+    said = predictions(OnnxModel.load(content, manifest), manifest, pieces, 64)
+    assert said.ood is not None
+    assert (said.scores["ood"] == said.ood).all()
+    assert said.ood[60:].min() > max(0.5, said.ood[:60].max())
+    asked = Tree(Score(rule="score", score="ood", low=0.5, name="foreign"))
+    facts = [Facts("smp_1", datetime.now(UTC), scores={"ood": float(value)}) for value in said.ood[60:]]
+    assert all(asked.judge(one).results["foreign"].value == TRUE for one in facts)
+
+
+def _picture(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
 
 
 def test_champion_and_candidate_are_judged_on_the_same_set(tmp_path: Path, samples: list[dict[str, Any]]) -> None:

@@ -1,7 +1,6 @@
 """Batching: few runs, no row fails another, outputs that are none are found. The models are plain Python."""
 
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from worlds import classifier, png
 from services.contracts.events import Content
 from services.contracts.ids import sha256
 from services.infer.batching import Failure, Piece, predictions
+from services.infer.model import Scored
 
 MANIFEST = classifier()[1]
 
@@ -32,7 +32,7 @@ class Brightness:
             raise RuntimeError("a shape that I do not like")
         p = np.stack([1 - shade, shade], axis=1)
         p[np.abs(shade - self.spoils_at) < 1e-3] = np.nan
-        return SimpleNamespace(probabilities=p, embeddings=batch.reshape(len(batch), -1))
+        return Scored(p, batch.reshape(len(batch), -1))
 
 
 def piece(shade: int) -> Piece:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from services.contracts.uncertainty import SCORES, scores
+from services.contracts.uncertainty import SCORES, of_sound
 
 NAMES = sorted(SCORES)
 
@@ -22,9 +22,10 @@ def probabilities(draw: st.DrawFn) -> np.ndarray:
 
 @given(probabilities())
 def test_scores_lie_within_0_and_1(p: np.ndarray) -> None:
-    for name, values in scores(p).items():
+    for name, values in of_sound(p).items():
         assert values.shape == (len(p),), name
         assert ((values >= 0) & (values <= 1)).all(), name
+        assert values == pytest.approx(SCORES[name](p)), name
 
 
 @given(probabilities(), st.randoms(use_true_random=False))
