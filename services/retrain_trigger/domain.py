@@ -15,13 +15,15 @@ VALUES = 1 << 18
 """Most numbers that are kept (1 MiB): wide embeddings are known by fewer samples."""
 WITHIN = 0.95
 FEWEST = 2
+FAINT, TOLERANCE = 0.05, 0.01
 
 
 @dataclass(frozen=True)
 class Known:
-    """Embeddings (M, D) of samples that were trained on, and the distance that most of them keep to."""
+    """Embeddings (M, D) of samples that were trained on less their centre (D,), and the distance that most keep to."""
 
     embeddings: np.ndarray
+    centre: np.ndarray
     scale: float
 
 
@@ -37,13 +39,20 @@ def known(embeddings: np.ndarray) -> Known | None:
     np.fill_diagonal(among, np.inf)
     apart = np.concatenate([among.min(axis=1), _squares(others, kept).min(axis=1)])
     scale = float(np.sqrt(np.quantile(apart, WITHIN)))
-    return Known(kept.astype(np.float32), scale) if scale > 0 else None
+    centre = kept.mean(axis=0).astype(np.float32)
+    return Known((kept - centre).astype(np.float32), centre, scale) if scale > 0 else None
 
 
 def foreignness(embeddings: np.ndarray, of: Known) -> np.ndarray:
     """(N, D) -> (N,), what the exported graph has to say."""
-    apart = np.sqrt(_squares(embeddings, of.embeddings).min(axis=1))
+    apart = np.sqrt(_squares(embeddings - of.centre, of.embeddings).min(axis=1))
     return apart / (apart + of.scale)
+
+
+def faithful(said: np.ndarray, embeddings: np.ndarray, of: Known) -> bool:
+    """Whether a graph in float32 says the same; of what is all but known it sees only that."""
+    expected = foreignness(embeddings, of)
+    return bool(np.abs(np.maximum(said, FAINT) - np.maximum(expected, FAINT)).max(initial=0.0) < TOLERANCE)
 
 
 def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -76,6 +76,7 @@ def _add_distance(graph: onnx.GraphProto, embedding: str, known: Known, opset: i
     constants = {
         "known": known.embeddings.T,
         "known_squares": squares,
+        "known_centre": known.centre,
         "known_scale": np.array(known.scale),
     }
     graph.initializer.extend(
@@ -88,9 +89,10 @@ def _add_distance(graph: onnx.GraphProto, embedding: str, known: Known, opset: i
         graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "known_axis"))
     graph.node.extend(
         [
-            helper.make_node("Gemm", [embedding, "known", "known_squares"], ["to_known"], alpha=-2.0),
+            helper.make_node("Sub", [embedding, "known_centre"], ["from_centre"]),
+            helper.make_node("Gemm", ["from_centre", "known", "known_squares"], ["to_known"], alpha=-2.0),
             helper.make_node("ReduceMin", ["to_known", *more], ["to_nearest"], keepdims=0, **axes),
-            helper.make_node("ReduceSumSquare", [embedding, *more], ["own_square"], keepdims=0, **axes),
+            helper.make_node("ReduceSumSquare", ["from_centre", *more], ["own_square"], keepdims=0, **axes),
             helper.make_node("Add", ["to_nearest", "own_square"], ["square"]),
             helper.make_node("Relu", ["square"], ["no_less_than_none"]),
             helper.make_node("Sqrt", ["no_less_than_none"], ["apart"]),
