@@ -9,7 +9,7 @@ from bench.selection.curves import play
 from bench.selection.statistics import summary
 from services.select_uncertain.strategies import DEFAULT_STRATEGY
 
-SEEDS = 2
+SEEDS = 3
 
 
 def test_the_default_needs_fewer_labels_than_random_on_digits() -> None:
