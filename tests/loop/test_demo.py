@@ -10,9 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.label_budget import Loop, dataset, play
-from services.cli.datasets import digits
-
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(600)]
 
 KEYS = {
@@ -84,26 +81,6 @@ def test_simulate_plays_a_users_table(halfsure: Callable[..., Any], tmp_path: Pa
     report = json.loads((tmp_path / "wine.json").read_text())
     assert (report["dataset"], report["strategy"], report["labels_used"]) == ("wine", "margin", 30)
     assert report["final_accuracy"] > 0.8
-
-
-def test_simulate_learns_as_much_of_a_label_as_the_loop_in_one_process(
-    halfsure: Callable[..., Any], tmp_path: Path
-) -> None:
-    """The first round picks the same ten; later ones differ in what chance draws, as two seeds do."""
-    folder = tmp_path / "shapes"
-    for number, item in enumerate(digits().items):
-        path = folder / item.label / f"{number:04}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(item.content)
-    arguments = ("--data", "shapes", "--seed", "1", "--budget", "20", "--json", "shapes.json")
-    done = halfsure("simulate", *arguments, seconds=900)
-    assert done.returncode == 0, done.stdout + done.stderr
-    through = {row["labels"]: row["accuracy"] for row in json.loads((tmp_path / "shapes.json").read_text())["rounds"]}
-    embeddings, classes = dataset(str(folder))
-    inside = {row["labels"]: row["accuracy"] for row in play(embeddings, classes, Loop(budget=20), 1)["rounds"]}
-    assert set(through) == set(inside) == {10, 20}
-    assert through[10] == pytest.approx(inside[10], abs=0.01)
-    assert all(through[count] == pytest.approx(inside[count], abs=0.04) for count in through)
 
 
 def test_simulate_says_what_is_wrong_with_the_data(halfsure: Callable[..., Any], tmp_path: Path) -> None:
