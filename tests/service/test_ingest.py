@@ -393,6 +393,7 @@ async def test_a_sample_says_what_models_said_of_it(tmp_path: Path) -> None:
             top = Top(label="bright", confidence=bright)
             scored = SampleScored(**of, **said, model_version=version, task="image-classification", top=top)
             await running.deliver(scored)
+            running.clock.step(1)
         shown = (await running.call("GET", f"/v1/samples/{answer['sample_id']}")).json()
         rows = [(row["model_version"], row["probabilities"], row["labels"]) for row in shown["predictions"]]
         assert rows == [(f"mdl_{n}", [1 - p, p], ["dark", "bright"]) for n, p in ((2, 0.75), (1, 0.25))]

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import io
 import os
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,24 @@ async def test_files_are_taken_when_whole_and_once_over_restarts(tmp_path: Path,
         view = await taken(feed, 5)
         assert (view["taken"], view["duplicates"]) == (0, 5)
         assert len(await feed.samples()) == 4
+
+
+async def test_each_source_is_counted_and_seen_for_itself(tmp_path: Path, monkeypatch: Any) -> None:
+    """Row 4.28: by REST and for Prometheus; one of two has brought something, the other has only been looked at."""
+    busy, idle = folder(tmp_path / "busy", name="busy"), folder(tmp_path / "idle", name="idle")
+    for number in (1, 1, 2):
+        (tmp_path / "busy" / f"{len(list((tmp_path / 'busy').iterdir()))}.png").write_bytes(png(number))
+    began = datetime.now(UTC)
+    async with feeding(tmp_path, monkeypatch, busy, idle) as feed:
+        view, other = await taken(feed, 3, "busy"), await feed.source("idle")
+        assert (view["taken"], view["duplicates"], other["taken"]) == (2, 1, 0)
+        assert began <= datetime.fromisoformat(view["last_seen"]) <= datetime.now(UTC)
+        text = (await feed.running.call("GET", "/metrics")).text
+        for outcome, count in (("taken", 2), ("duplicate", 1)):
+            assert f'halfsure_source_samples_total{{outcome="{outcome}",source="busy"}} {count}.0' in text
+        (seen,) = re.findall(r'^halfsure_source_last_seen_seconds{source="busy"} (\S+)$', text, re.MULTILINE)
+        assert float(seen) >= began.timestamp()
+        assert 'halfsure_source_samples_total{outcome="taken",source="idle"}' not in text
 
 
 async def test_what_cannot_be_a_sample_is_refused_once_and_says_why(tmp_path: Path, monkeypatch: Any) -> None:
