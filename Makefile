@@ -142,8 +142,8 @@ test-tilt: setup ## See that `tilt ci` ends well, and does not when a service is
 	@$(BIN)/halfsure setup --with-cli
 	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/tilt -s
 
-bench: setup ## Measure the chain's rate beside empty handlers on the same components
-	@$(BIN)/python -m bench
+bench: setup ## Measure the chain and inference beside their ceilings; rows in out/bench/report.json (RECORD=1: into the history)
+	@$(BIN)/python -m bench $(if $(RECORD),--record)
 
 bench-selection: $(BENCH)/.set-up ## Measure selection beside scikit-activeml, modAL and small-text (QUICK=1: in a minute)
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BENCH)/bin/python -m bench.selection $(if $(QUICK),--quick,$(OPTIONS))

@@ -1,5 +1,9 @@
 """How fast the chain is beside empty handlers on the same components, and inference beside onnxruntime.
 
+Writes out/bench/report.json, a row a figure (`figures.py`), with what `make test-queue` and `make bench-selection` have
+measured if they have been run, and out/bench/measured.json, everything that was measured here. A ratio that is off the
+last runs of bench/history.json ends it with 1; `--record` adds this run to them.
+
 Only ratios inside one run say anything: absolute rates change with the machine and with what else runs on it.
 """
 
@@ -7,9 +11,11 @@ import argparse
 import asyncio
 import json
 import platform
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,12 +23,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bench import figures
 from bench.chain import Bed, Run, Stuck, bed
 from bench.empty import Mode
-from bench.inference import rates
+from bench.inference import conv_rates, rates
 from services.cli.errors import EXPECTED
 
 GOAL = 0.60
+ROOT = Path(__file__).parents[1]
+OUT, HISTORY = ROOT / "out" / "bench", ROOT / "bench" / "history.json"
 SHIFT = 50  # ports between the two stacks
 PASSES: dict[str, Mode | None] = {
     "chain": None,
@@ -90,7 +99,8 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--samples", type=int, default=2000, help="samples in a pass (default 2000, at most 10000)")
     parser.add_argument("--repeat", type=int, default=3, help="passes of each kind (default 3)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to FILE")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to FILE, too")
+    parser.add_argument("--record", action="store_true", help="add this run to the history that later ones are held to")
     parser.add_argument("--port-offset", type=int, default=6000, help="shift of all ports (default 6000)")
     options = parser.parse_args(words)
     if not 1 <= options.samples <= 10_000 or options.repeat < 1:
@@ -116,12 +126,45 @@ def main(words: Sequence[str]) -> int:
         "chain": summary(measured["runs"]),
         "publishing": measured["publishing"],
         "inference": rates(),
+        "convolutional": conv_rates(),
     }
     show(console, report)
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
-    return 0
+    for file in (OUT / "measured.json", *([options.json] if options.json else ())):
+        _write(file, report)
+    return conclude(console, report, record=options.record)
+
+
+def conclude(console: Console, report: dict[str, Any], *, record: bool) -> int:
+    """Write the rows, say what was missed and what has got worse; 1 if anything has."""
+    rows = [
+        *figures.chain(report["chain"]),
+        *figures.inference(report["inference"], report["convolutional"]),
+        *figures.queue(_read(ROOT / "out" / "labels" / "report.json", {})),
+        *figures.selection(_read(ROOT / "out" / "bench-selection" / "report.json", {})),
+    ]
+    _write(OUT / "report.json", rows)
+    for row in rows:
+        if row["met"] is False:
+            console.print(f"missed: {row['what']}: {row['ratio'] or row['value']}, goal {row['goal']}", highlight=False)
+    history = _read(HISTORY, [])
+    worse = figures.worse(rows, history)
+    for sentence in worse:
+        console.print(f"worse: {sentence}", style="red", highlight=False)
+    if record:
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        said = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+        _write(HISTORY, [*history, figures.remembered(rows, at, said.stdout.strip(), report["machine"])])
+    console.print(f"{OUT / 'report.json'}: {len(rows)} figures", highlight=False, soft_wrap=True)
+    return 1 if worse else 0
+
+
+def _read(file: Path, otherwise: Any) -> Any:
+    return json.loads(file.read_text()) if file.exists() else otherwise
+
+
+def _write(file: Path, value: Any) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(value, indent=2) + "\n")
 
 
 if __name__ == "__main__":

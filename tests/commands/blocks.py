@@ -20,6 +20,8 @@ KINDS = {
     "dapr": "run by tests/loop/test_dapr_run.py",
     "settings": "variables, each of which has to be one that a service reads",
     "mlflow": "variables, likewise",
+    "servers": "variables, likewise",
+    "tested": "played by tests of these very commands, with other names of files",
     "needs-azure": "not run: needs a subscription",
     "needs-builder": "not run: needs docker or podman",
     "needs-cluster": "not run: needs a cluster, kubectl and helm",

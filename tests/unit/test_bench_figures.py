@@ -1,5 +1,10 @@
 """The rows of `make bench`, and what it takes for a regression."""
 
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from bench.figures import chain, inference, kept, queue, remembered, row, selection, worse
@@ -62,3 +67,22 @@ def test_a_ratio_that_is_off_the_last_runs_is_told(goal: str, before: list[float
 def test_the_history_keeps_ratios_alone() -> None:
     kept_ = remembered([row("a", 1.0, 3.0, None), row("b", 5.0, None, "<= 50")], "2026-11-25", "abc", "x86_64")
     assert kept_ == {"at": "2026-11-25", "commit": "abc", "machine": "x86_64", "ratios": {"a": 0.3333}}
+
+
+def test_a_run_is_written_recorded_and_held_against_the_last_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main: Any = importlib.import_module("bench.__main__")
+    from rich.console import Console
+
+    monkeypatch.setattr(main, "OUT", tmp_path / "out")
+    monkeypatch.setattr(main, "HISTORY", tmp_path / "history.json")
+    report = {"chain": CHAIN, "inference": TINY, "convolutional": CONVOLUTIONAL, "machine": "x86_64"}
+    for _ in range(3):
+        assert main.conclude(Console(quiet=True), report, record=True) == 0
+    assert len(json.loads((tmp_path / "history.json").read_text())) == 3
+    assert {one["what"] for one in json.loads((tmp_path / "out" / "report.json").read_text())} >= {
+        "chain beside empty handlers, samples/s"
+    }
+    slower = {**CHAIN, "empty handlers": {"rate_median": 110.0, "chain_ratio_median": 0.3}}
+    assert main.conclude(Console(quiet=True), {**report, "chain": slower}, record=False) == 1
