@@ -29,6 +29,7 @@ class Projects:
     def __init__(self, service: "Service") -> None:
         self._service = service
         self._known: dict[str, ProjectDocument] = {}
+        self._revisions: dict[str, int] = {}  # what is read of a lower one was read before that one was written
         self._forget: list[Callable[[str], object]] = []
 
     def on_deleted(self, forget: Callable[[str], object]) -> None:
@@ -54,20 +55,20 @@ class Projects:
             unit.put(f"project:{event.project}", row, guard=True)
             if event.project not in names:
                 names.append(event.project)
-            self._remember(event)
+            document = None if event.deleted else _checked(event)
+            name, revision = event.project, event.revision
+            unit.then(lambda name=name, revision=revision, document=document: self._take(name, revision, document))
         if names != index["names"]:
             unit.put(INDEX, {"names": names}, guard=True)
 
-    def _remember(self, event: ProjectUpdated) -> None:
-        if event.deleted:
-            self._drop(event.project)
+    def _take(self, name: str, revision: int, document: ProjectDocument | None) -> None:
+        """Remember a project, or (without a document) that it is deleted."""
+        if revision < self._revisions.get(name, 0):
             return
-        try:
-            self._known[event.project] = ProjectDocument.model_validate(event.document)
-        except ValidationError as error:
-            raise Drop(f"the document of project {event.project!r} does not fit: {error}") from error
-
-    def _drop(self, name: str) -> None:
+        self._revisions[name] = revision
+        if document:
+            self._known[name] = document
+            return
         self._known.pop(name, None)
         for forget in self._forget:
             forget(name)
@@ -102,10 +103,8 @@ class Projects:
         """Take over what this service's own store has, whichever replica wrote it."""
         keys = {f"project:{name}": name for name in names}
         for key, row in (await self._service.state.get(list(keys))).items():
-            if row.value["deleted"]:
-                self._drop(keys[key])
-            else:
-                self._known[keys[key]] = ProjectDocument.model_validate(row.value["document"])
+            document = None if row.value["deleted"] else ProjectDocument.model_validate(row.value["document"])
+            self._take(keys[key], row.value["revision"], document)
 
     async def of_batch(self, batch: Sequence[Message[Any]]) -> dict[str, ProjectDocument]:
         """For handlers: the projects of a batch by name; drops an event of one that nobody knows."""
@@ -122,4 +121,12 @@ class Projects:
         owner = self._service.settings.projects_owner
         with contextlib.suppress(KeyError):
             answer = await self._service.peers.get(owner, f"v1/projects/{name}", {})
-            self._known[name] = ProjectDocument.model_validate(answer)
+            document = ProjectDocument.model_validate(answer)
+            self._take(name, document.revision, document)
+
+
+def _checked(event: ProjectUpdated) -> ProjectDocument:
+    try:
+        return ProjectDocument.model_validate(event.document)
+    except ValidationError as error:
+        raise Drop(f"the document of project {event.project!r} does not fit: {error}") from error

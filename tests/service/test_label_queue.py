@@ -751,3 +751,17 @@ async def test_a_deleted_project_is_forgotten(queue: Running) -> None:
     await queue.deliver(gone)
     assert (await queue.call("GET", "/v1/stats")).status_code == 404
     assert tasks.books == {}, "the memory of it is given back"
+
+
+async def test_a_project_that_is_looked_at_while_it_is_deleted_stays_deleted(
+    queue: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = queue.state.commit
+
+    async def looked_at(ops: Any) -> Any:
+        await queue.call("GET", "/v1/stats")
+        return await commit(ops)
+
+    monkeypatch.setattr(queue.state, "commit", looked_at)
+    await queue.deliver(project(revision=2).model_copy(update={"deleted": True}))
+    assert (await queue.call("GET", "/v1/stats")).status_code == 404
