@@ -90,6 +90,7 @@ class Sites(Hosts):
             ),
             "HALFSURE_CLOUD_BLOBS": f"{blobs}?{self._cloud['signature']}",
             "HALFSURE_TOKENS": str(self.folder / "cloud/tokens.json"),
+            "HALFSURE_INFER_MODEL_KEYS": str(self.folder / "cloud/model-key.pub"),
             **environment,
         }
         (home / "environment.json").write_text(json.dumps(given))
