@@ -7,13 +7,15 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Literal
 
 from services.cli.home import Home, Secrets
+from services.cli.infrastructure import external_redis, infrastructure
+from services.cli.plan import Plan
 from services.cli.ports import plan_ports, port_key, refuse_busy
 from services.cli.process import ProcessSpec
 from services.cli.profiles import PROFILES, apps_of
 from services.cli.reaping import reap
 from services.cli.runfile import read_run_file
 from services.cli.settings import StackSettings
-from services.cli.specs import Plan, applications, external_redis, infrastructure, shared_environment
+from services.cli.specs import applications, shared_environment
 from services.cli.supervisor import StartFailed, Supervised, Supervisor, redis_answers
 from services.cli.toolchain import find_runtime
 

@@ -1,7 +1,7 @@
 """An extractor and a fitted head -> one ONNX graph: probabilities (N, C), embedding (N, D), margin and ood (N,)."""
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -83,7 +83,7 @@ def _add_distance(graph: onnx.GraphProto, embedding: str, known: Known, opset: i
         numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name) for name, value in constants.items()
     )
     # From opset 18 on, the axes are an input.
-    axes: dict[str, list[int]] = {"axes": [1]} if opset < 18 else {}
+    axes: dict[str, Any] = {"axes": [1]} if opset < 18 else {}
     more = [] if axes else ["known_axis"]
     if more:
         graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "known_axis"))

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import yaml
 
+from services.cli.plan import Plan
 from services.cli.ports import PortPlan
 from services.cli.process import ProcessSpec
 from services.cli.settings import StackSettings, default_root
-from services.cli.specs import Plan, applications
+from services.cli.specs import applications
 from services.cli.stack import Stack
 
 PROGRAM = Path(__file__).with_name("serve.py")

@@ -91,27 +91,38 @@ def test_a_schema_only_grows(kind: type[Event]) -> None:
     """Nothing that was published is removed, retyped or newly required."""
     golden = json.loads((SCHEMAS / f"{kind.type}.json").read_text())
     now = json.loads(json.dumps(kind.model_json_schema()))
-    for faults in _shrinkage(golden, now, kind.__name__):
+    for faults in _shrinkage(_whole(golden, golden), _whole(now, now), kind.__name__):
         pytest.fail(faults)
 
 
+def _whole(schema: Any, root: dict[str, Any]) -> Any:
+    """With what it refers to in its place: how a part is called is not on the wire."""
+    if isinstance(schema, list):
+        return [_whole(part, root) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _whole(root["$defs"][schema["$ref"].rpartition("/")[2]], root)
+    return {name: _whole(part, root) for name, part in schema.items() if name != "$defs"}
+
+
 def _shrinkage(golden: dict[str, Any], now: dict[str, Any], where: str) -> list[str]:
-    faults = [
-        f"{where}: {name} is newly required" for name in set(now.get("required", [])) - set(golden.get("required", []))
-    ]
+    required = set(now.get("required", [])) - set(golden.get("required", []))
+    faults = [f"{where}: {name} is newly required" for name in sorted(required)]
+    if any(golden.get(key) != now.get(key) for key in ("type", "const", "format")):
+        faults.append(f"{where} has another type")
+    choices, others = golden.get("anyOf", []), now.get("anyOf", [])
+    if len(choices) != len(others):
+        faults.append(f"{where} has other types")
+    parts = list(zip(choices, others, strict=False))
     for name, schema in golden.get("properties", {}).items():
         if name not in now.get("properties", {}):
             faults.append(f"{where}: {name} is gone")
-        elif _type(schema) != _type(now["properties"][name]):
-            faults.append(f"{where}: {name} has another type")
-    for name, schema in golden.get("$defs", {}).items():
-        faults += _shrinkage(schema, now.get("$defs", {}).get(name, {}), f"{where}.{name}")
-    return faults
-
-
-def _type(schema: dict[str, Any]) -> Any:
-    keys = ("type", "$ref", "anyOf", "items", "const", "format")
-    return {key: schema[key] for key in keys if key in schema}
+        else:
+            faults += _shrinkage(schema, now["properties"][name], f"{where}.{name}")
+    if isinstance(golden.get("items"), dict):
+        parts.append((golden["items"], now.get("items", {})))
+    return faults + [fault for before, after in parts for fault in _shrinkage(before, after, where)]
 
 
 def test_a_removed_field_is_noticed() -> None:

@@ -18,11 +18,13 @@ from pathlib import Path
 
 import yaml
 
+from services.cli.infrastructure import infrastructure
+from services.cli.plan import Plan
 from services.cli.ports import port_key
 from services.cli.process import ProcessSpec
 from services.cli.profiles import PROFILES, Place
 from services.cli.settings import StackSettings, default_root
-from services.cli.specs import Plan, applications, infrastructure, sidecar_name
+from services.cli.specs import applications, sidecar_name
 from services.cli.stack import Stack
 from services.cli.supervisor import Supervisor
 from services.uplink.traffic import UP

@@ -1,6 +1,7 @@
 """A stack of one probe service on the real Dapr runtime and Redis, shared by a module's tests."""
 
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from services.cli.profiles import Profile
 from services.cli.settings import StackSettings, default_root
 from services.cli.stack import Stack
 
-OFFSET = 1400
+# Files run side by side (xdist): a range for each worker.
+OFFSET = 1400 + 500 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 BULK = {"enabled": True, "maxMessagesCount": 200, "maxAwaitDurationMs": 50}
 
 

@@ -31,7 +31,7 @@ async def test_what_waits_and_what_is_shelved_is_told(tmp_path: Path, monkeypatc
         monkeypatch.setenv("HALFSURE_PORTAL_NOTIFICATIONS", str(rules(tmp_path, hook)))
         monkeypatch.setenv("HALFSURE_PORTAL_WAITING_SECONDS", "0.5")
         monkeypatch.setenv("HALFSURE_HEARTBEAT_SECONDS", "1")
-        async with running(tmp_path, 6_700, ("label-queue", "portal")) as queue:
+        async with running(tmp_path, 8_000, ("label-queue", "portal")) as queue:
             await queue.publish([project()])
             await queue.publish([selected("smp_a"), selected("smp_b")])
             await queue.publish([selected("smp_c", project="nobody-knows-it")])

@@ -289,7 +289,7 @@ async def test_a_redis_that_runs_already_is_used_and_left_alone(settings: StackS
         second = settings.model_copy(
             update={
                 "redis_host": f"127.0.0.1:{first.ports['redis']}",
-                "port_offset": settings.port_offset + 250 - 5000,
+                "port_offset": settings.port_offset + 250,
             }
         )
         async with Stack(second).running() as stack:

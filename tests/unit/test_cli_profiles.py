@@ -7,12 +7,13 @@ import pytest
 import yaml
 
 from services.cli.home import Home
+from services.cli.plan import Plan
 from services.cli.ports import plan_ports
 from services.cli.process import ProcessSpec
 from services.cli.profiles import PROFILES, Profile
 from services.cli.runfile import read_run_file
 from services.cli.settings import StackSettings, default_root
-from services.cli.specs import Plan, applications
+from services.cli.specs import applications
 
 ROOT = default_root()
 EVERY = {"ingest", "infer", "select-uncertain", "label-queue", "retrain-trigger", "portal"}

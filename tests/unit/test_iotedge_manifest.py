@@ -14,9 +14,10 @@ from services.cli.commands.iotedge import TEMPLATE, wanted
 from services.cli.edge.deployment import Images, Unfilled, device, device_apps, fill, manifest, rendered, sidecar
 from services.cli.edge.rules import MOST_OPTIONS, MOST_TWIN, faults
 from services.cli.home import Home
+from services.cli.plan import Plan
 from services.cli.ports import plan_ports
 from services.cli.settings import StackSettings, default_root
-from services.cli.specs import Plan, applications
+from services.cli.specs import applications
 
 ROOT = default_root()
 NEEDS = wanted(ROOT)

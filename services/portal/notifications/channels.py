@@ -52,9 +52,11 @@ class Channels:
         headers = {"content-type": "application/json", **signed(webhook.key, notice["id"], now, body)}
         try:
             to = await pinned(webhook.url, inside=webhook.inside)
-            how = {"headers": {**headers, **to.headers}, "extensions": to.extensions}
+            headers |= to.headers
             # The answer's body is of no interest, and is not read: it may be endless.
-            async with self._http.stream("POST", to.url, content=body, **how) as answer:
+            async with self._http.stream(
+                "POST", to.url, content=body, headers=headers, extensions=to.extensions
+            ) as answer:
                 status = answer.status_code
         except (httpx2.HTTPError, OSError, ValueError) as error:
             raise NotSent(f"{type(error).__name__}: {error}"[:500]) from error

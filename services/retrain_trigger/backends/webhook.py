@@ -92,8 +92,8 @@ class WebhookBackend:
         headers = {"content-type": "application/json", **signed(self._key, work.run_id, self._clock.now(), body)}
         try:
             to = await pinned(self._own.url, inside=self._own.inside)
-            how = {"headers": {**headers, **to.headers}, "extensions": to.extensions}
-            answer = await self._client.post(to.url, content=body, **how)
+            headers |= to.headers
+            answer = await self._client.post(to.url, content=body, headers=headers, extensions=to.extensions)
         except Inward as error:
             raise JobRefused(str(error)) from error
         except (httpx2.HTTPError, OSError) as error:
