@@ -117,6 +117,8 @@ class Pipeline:
             return {"state": "failed", "error": error}
         job = await self.backend.poll(run["job_id"], self._settings.follow_seconds)
         if job.state == "lost":  # waited for in this very step, which waits ever longer for what stays away
+            if (await self._run(order))["cancel"]:  # then it is gone because it was ended
+                return {"state": "cancelled"}
             await self.backend.submit(await self._work(run))
             job = await self.backend.poll(run["job_id"], self._settings.follow_seconds)
         return {"state": "running" if job.state == "lost" else job.state, "error": job.error}
