@@ -104,8 +104,7 @@ class Pipeline:
 
     async def follow(self, order: Order) -> dict[str, Any]:
         """Wait a while for the job's end; a job that the backend has lost is handed over again."""
-        run = await self._run(order)
-        if run["cancel"]:
+        if (run := await self._run(order))["cancel"]:
             await self.backend.cancel(run["job_id"] or run["run_id"])
             return {"state": "cancelled"}
         if run["state"] == "SUBMITTED":

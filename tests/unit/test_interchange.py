@@ -1,5 +1,6 @@
 """Every format: what goes out comes in again as it was, whatever labels are called; and peers can read it."""
 
+import contextlib
 import csv
 import io
 import json
@@ -497,3 +498,16 @@ def test_datasets_reads_our_folder_and_our_parquet(tmp_path: Path) -> None:
     for split, ours in (("train", "train"), ("test", "evaluation")):
         assert folders[split] == sorted([one.sample_id, one.value, [4, 4]] for one in labels if one.split == ours)
     assert table == [[one.sample_id, one.value] for one in labels]
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_an_archive_with_an_entry_without_a_name_is_read_or_refused(name: str) -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as packed:
+        packed.writestr("x", b"content")
+    # Of a name that begins with NUL nothing is left.
+    raw = file.getvalue().replace(b"\0\0x", b"\0\0\0")
+    assert zipfile.ZipFile(io.BytesIO(raw)).namelist() == [""]
+    form = FORMATS[name]
+    with contextlib.suppress(Problem):
+        list(form.read(unpacked(raw, form.document)))

@@ -67,7 +67,8 @@ def unpacked(raw: bytes, document: str | None, task: Task = "image-classificatio
     files: dict[str, bytes] = {}
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+            # Not is_dir(), which an entry without a name breaks.
+            entries = [entry for entry in archive.infolist() if not entry.filename.endswith("/")]
             if len(entries) > MOST_FILES or sum(entry.file_size for entry in entries) > MOST_BYTES:
                 raise Problem(
                     422, "too-large", f"An archive may hold {MOST_FILES} files of {MOST_BYTES >> 20} MiB in all."
