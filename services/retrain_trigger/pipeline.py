@@ -314,14 +314,9 @@ def _metric(
 
 def _landed(flight: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
     succeeded = run["state"] == "SUCCEEDED"
-    return {
-        **flight,
-        "run_id": None,
-        "last": run["run_id"],
-        "ended_at": run["ended_at"],
-        "failed": not succeeded,
-        "snapshot": run["snapshot"]["id"] if succeeded else flight.get("snapshot"),
-    }
+    snapshot = run["snapshot"]["id"] if succeeded else flight.get("snapshot")
+    last = {"last": run["run_id"], "ended_at": run["ended_at"], "failed": not succeeded}
+    return {**flight, **last, "run_id": None, "snapshot": snapshot}
 
 
 def _succeeded(run: Mapping[str, Any], artefact: Content, metrics: Mapping[str, Any] | None) -> TrainingSucceeded:

@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from services.contracts.events import Event, LabelAccepted, LabelRetracted, SampleWithdrawn
 from services.label_queue.app import create
 
-SAMPLES = [f"smp_{number}" for number in range(6)]
+SAMPLES = [f"smp_{number}" for number in range(3)]
 PEOPLE = ["ann", "bob", "cyd"]
 TTL, LONGEST = timedelta(seconds=120), timedelta(seconds=1800)
 SLOW = ("SWEEP", "FLUSH", "READ_ON")  # what happens in the background happens when the model says so
@@ -184,4 +184,4 @@ class Queue(RuleBasedStateMachine):
 
 
 TestQueue = Queue.TestCase
-TestQueue.settings = settings(max_examples=12, stateful_step_count=25)
+TestQueue.settings = settings(max_examples=20, stateful_step_count=30)

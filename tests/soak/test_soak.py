@@ -26,7 +26,7 @@ LONGEST = 100_000 * 1.01  # entries: maxLenApprox in components/local/pubsub.yam
 # That a process may grow by from the second quarter to the last one. A sidecar's heap takes minutes and 60 MB to find
 # its size (GOGC in dapr/dapr.yaml), so a short soak says little; a kilobyte left by each sample is 140 MB in a long one
 MORE_MEMORY, LEAST_BYTES = 0.1, 64 << 20
-MORE_FILES = 8
+MORE_FILES = 16
 
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(600 + EVENTS // 20)]
 
