@@ -36,8 +36,8 @@ class Hook:
 
 
 @contextlib.asynccontextmanager
-async def hooked() -> AsyncIterator[Hook]:
-    hook, app, port = Hook(), FastAPI(), free_port()
+async def hooked(hook: Hook | None = None) -> AsyncIterator[Hook]:
+    hook, app, port = hook or Hook(), FastAPI(), free_port()
     app.add_api_route("/{path:path}", hook.take, methods=["POST", "GET"])
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", lifespan="off"))
     serving = asyncio.create_task(server.serve())
