@@ -1,6 +1,7 @@
 """A model on somebody else's server, in a running stack: it scores, it goes and people stand in, it comes back."""
 
 import base64
+import contextlib
 import json
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from stacks import run_file
 from training import SPEC
 from worlds import SPECS, png
 
-from services.cli.rest import Rest
+from services.cli.rest import Refused, Rest
 from services.cli.settings import StackSettings, default_root
 from services.cli.stack import Stack
 
@@ -74,10 +75,16 @@ async def test_a_server_scores_the_stream_and_people_stand_in_for_it(
             tasks = (await rest.get("label-queue", "/v1/tasks"))["items"]
             return [row for row in tasks if row["sample_id"] == second]
 
+        async def answers() -> bool:
+            with contextlib.suppress(Refused):
+                return bool(await rest.post("infer", "/v1/predict", json={"sample_id": second}))
+            return False
+
         (task,) = await wait_until(asked, 60)
         assert "cannot be scored: server-silent" in str(task)
         again = _started(port)
         try:
+            await wait_until(answers, 60)
             await rest.post("infer", "/v1/rescore", json={"model_version": version, "sample_ids": [second]})
             assert (await _told(rest, second, "predictions"))[0]["top"]["label"] == "dark"
         finally:
