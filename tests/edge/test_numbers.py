@@ -43,6 +43,7 @@ async def test_the_answers_under_load_come_within_the_budget(tmp_path: Path, mon
         alone = [await _asked(running, n) for n in range(20)]
     budget = 40 * sorted(seconds for seconds, _ in alone)[10]
     monkeypatch.setenv("HALFSURE_INFER_BUDGET_SECONDS", str(budget))
+    (tmp_path / "again").mkdir()
     async with inferring(tmp_path / "again") as running:
         await serve(running, await model(running))
         said = [row for _ in range(10) for row in await asyncio.gather(*(_asked(running, n) for n in range(AT_ONCE)))]
