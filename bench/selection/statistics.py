@@ -32,8 +32,10 @@ def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
     The area is up to the runs' budget, though a curve may go on beyond it.
     """
-    labels = np.array(results[0]["labels"], float)
-    curves = np.array([one["scores"] for one in results])
+    # Where coverage goes on until it has two classes, some seeds begin with more labels than others.
+    common = sorted(set.intersection(*(set(one["labels"]) for one in results)))
+    curves = np.array([[dict(zip(one["labels"], one["scores"], strict=True))[at] for at in common] for one in results])
+    labels = np.array(common, float)
     full = np.array([one["full"] for one in results])
     picks = np.random.default_rng(97).integers(0, len(results), (RESAMPLES, len(results)))
     found = [labels_needed(labels, curves[rows].mean(axis=0), SHARE * full[rows].mean()) for rows in picks]

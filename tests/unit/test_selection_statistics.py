@@ -47,3 +47,9 @@ def test_the_area_ends_at_the_budget_where_a_curve_goes_on() -> None:
 def _run(seed: int) -> dict[str, object]:
     scores = [0.5, 0.7 + 0.01 * seed, 0.9]
     return {"labels": LABELS.tolist(), "scores": scores, "budget": 60, "full": 0.9, "seconds": 1.0}
+
+
+def test_seeds_that_begin_with_more_labels_than_others_are_compared_where_all_are() -> None:
+    later = _run(1)
+    later = {**later, "labels": later["labels"][1:], "scores": later["scores"][1:]}
+    assert summary([_run(0), later])["curve"][0] == later["labels"]
