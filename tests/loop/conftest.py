@@ -22,7 +22,7 @@ def runtime() -> None:
 
 @pytest.fixture
 def offset(request: pytest.FixtureRequest) -> int:
-    """Ports of this test's own: above those of tests/integration, below the range that the kernel hands out."""
+    """Ports of this test's own: between those of tests/integration and `free_port`."""
     names = ["demo", "simulate", "kill", "dapr_run", "smoke"]
     place = next(i for i, name in enumerate(names) if name in request.node.name)
     return 20_000 + 800 * place
