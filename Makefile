@@ -46,7 +46,8 @@ smoke: setup ## Follow one sample all the way to a model in service (PROFILE=loc
 test: $(STAMP) check ## Set everything up, lint, check types and import rules, and run all tests
 	@$(BIN)/halfsure setup --with-cli
 	$(PYTEST) tests/unit tests/contract tests/service tests/sources -n 2
-	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/integration tests/loop -n 2 --dist loadfile
+	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/integration
+	HALFSURE_REQUIRE_DAPR=1 $(PYTEST) tests/loop
 
 test-profiles: setup ## Play the loop on every profile, with the servers behind them (about 8 minutes)
 	@$(BIN)/halfsure setup --profile iotedge
