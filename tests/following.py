@@ -34,30 +34,18 @@ class Findings:
         return "\n".join([*self.lost[:20], *self.doubled[:20]])
 
 
-async def everything(rest: Rest, app_id: str, path: str, **params: Any) -> list[dict[str, Any]]:
-    """All pages of a list."""
-    rows: list[dict[str, Any]] = []
-    cursor: dict[str, str] = {}
-    while True:
-        page = await rest.get(app_id, path, limit=500, **params, **cursor)
-        rows += page["items"]
-        if not page["cursor"]:
-            return rows
-        cursor = {"cursor": page["cursor"]}
-
-
 async def follow(rest: Rest, plan: Plan, progress: Progress, brought: Counter[str]) -> Findings:
     """Of the samples that were brought: each stored once; each asked, answered, accepted and in the last snapshot once,
     and new in exactly one (settled point 14)."""
     found = Findings()
-    stored = Counter(row["sample_id"] for row in await everything(rest, "ingest", "/v1/samples"))
+    stored = Counter(row["sample_id"] for row in await rest.everything("ingest", "/v1/samples"))
     found.equal("stored", stored, brought)
     found.equal("counts", Counter(_counts(progress)), Counter(_wanted(plan)))
-    tasks = await everything(rest, "label-queue", "/v1/tasks")
+    tasks = await rest.everything("label-queue", "/v1/tasks")
     asked = Counter(row["sample_id"] for row in tasks if row["state"] == "ACCEPTED" and row["round_id"])
     found.equal("asked", asked, Counter(dict.fromkeys(asked, 1)))
     found.equal("labels", Counter({"asked": len(asked)}), Counter({"asked": plan.budget}))
-    runs = (await everything(rest, "retrain-trigger", "/v1/runs"))[::-1]  # as they were begun; clocks may have jumped
+    runs = (await rest.everything("retrain-trigger", "/v1/runs"))[::-1]  # as they were begun; clocks may have jumped
     new, last = Counter[str](), Counter[str]()
     for run in runs:
         if run["state"] != "SUCCEEDED":

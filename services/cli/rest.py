@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 
 PATIENCE = 90.0  # seconds that a service may be away
+PAGE = 500  # rows of a list in one answer
 
 
 class Refused(Exception):
@@ -41,6 +42,17 @@ class Rest:
 
     async def get(self, app_id: str, path: str, **params: Any) -> Any:
         return await self.call("GET", app_id, path, params=params)
+
+    async def everything(self, app_id: str, path: str, **params: Any) -> list[dict[str, Any]]:
+        """All pages of a list."""
+        rows: list[dict[str, Any]] = []
+        query = {"limit": PAGE, **params}
+        while True:
+            page = await self.get(app_id, path, **query)
+            rows += page["items"]
+            if not page["cursor"]:
+                return rows
+            query["cursor"] = page["cursor"]
 
     async def post(self, app_id: str, path: str, **kwargs: Any) -> Any:
         headers = {"idempotency-key": uuid.uuid4().hex, **kwargs.pop("headers", {})}

@@ -24,7 +24,7 @@ class NoSubject(Exception):
 
 async def samples(rest: Rest, where: Mapping[str, str]) -> list[dict[str, Any]]:
     """The records of the subject's samples. Raises NoSubject when there are none."""
-    found = await _every(rest, "ingest", "/v1/samples", **where)
+    found = await rest.everything("ingest", "/v1/samples", **where)
     living = [row for row in found if row["state"] != "WITHDRAWN"]
     if not living:
         raise NoSubject(f"no samples have {', '.join(f'{name} {value}' for name, value in where.items())}")
@@ -84,7 +84,7 @@ def _unnamed(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 async def _used(rest: Rest, names: set[str]) -> dict[str, list[dict[str, str]]]:
     """Sample -> the runs whose snapshots have it, and the models that came of them."""
     used: dict[str, list[dict[str, str]]] = {}
-    for run in await _every(rest, "retrain-trigger", "/v1/runs"):
+    for run in await rest.everything("retrain-trigger", "/v1/runs"):
         snapshot = run["snapshot"]["id"]
         content = await _if_there(rest, "retrain-trigger", f"/v1/snapshots/{snapshot}/content") or {}
         rows = [row["sample_id"] for part in ("train", "evaluation") for row in content.get(part, [])]
@@ -117,13 +117,3 @@ async def _if_there(rest: Rest, app_id: str, path: str) -> Any | None:
         if refused.status not in GONE:
             raise
         return None
-
-
-async def _every(rest: Rest, app_id: str, path: str, **query: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    while True:
-        page = await rest.get(app_id, path, limit=500, **query)
-        rows += page["items"]
-        if not page["cursor"]:
-            return rows
-        query = {**query, "cursor": page["cursor"]}

@@ -13,7 +13,6 @@ from typing import Any
 import httpx2
 from edge.hosts import ROOT, Hosts, end
 from edge.network import Network
-from following import everything
 
 from services.cli.backing import CONTAINER, container_url, servicebus_connection
 from services.cli.profiles import PROFILES, UPLINK
@@ -158,5 +157,5 @@ class Sites(Hosts):
                 marker = more[1]
 
     async def dead_letters(self, rest: Rest, apps: Sequence[str] = (*AT_SITE, *IN_CLOUD)) -> list[dict[str, Any]]:
-        found = [await everything(rest, app, "/v1/deadletters") for app in apps if app != "portal"]
+        found = [await rest.everything(app, "/v1/deadletters") for app in apps if app != "portal"]
         return [letter for letters in found for letter in letters]

@@ -22,7 +22,6 @@ from conftest import wait_until
 from edge.hosts import require_machine
 from edge.noting import counted, noted
 from edge.sites import AT_SITE, Sites
-from following import everything
 from PIL import Image
 from worlds import LABELS, SIDE, SPECS, classifier
 
@@ -87,7 +86,7 @@ class Yard:
         return await self.rest.get("ingest", "/v1/buffer")
 
     async def kept(self) -> set[str]:
-        rows = await everything(self.rest, "ingest", "/v1/samples")
+        rows = await self.rest.everything("ingest", "/v1/samples")
         return {row["sample_id"] for row in rows if row["state"] in ("BUFFERED", "STORED")}
 
     async def worth(self) -> dict[str, float]:
@@ -218,7 +217,7 @@ async def _all_is_up(yard: Yard, wanted: set[str]) -> None:
     await wait_until(up, 120)
 
     async def queued() -> bool:
-        tasks = await everything(yard.rest, "label-queue", "/v1/tasks")
+        tasks = await yard.rest.everything("label-queue", "/v1/tasks")
         return wanted <= {task["sample_id"] for task in tasks}
 
     await wait_until(queued, 60)
@@ -226,7 +225,7 @@ async def _all_is_up(yard: Yard, wanted: set[str]) -> None:
 
 async def _compared(yard: Yard, wanted: set[str]) -> tuple[int, int]:
     """(lost, doubled) of what was kept and asked about: its event, its task, its content."""
-    tasks = Counter(task["sample_id"] for task in await everything(yard.rest, "label-queue", "/v1/tasks"))
+    tasks = Counter(task["sample_id"] for task in await yard.rest.everything("label-queue", "/v1/tasks"))
     crossed, there = yard.crossed(), await yard.in_cloud()
     lost = sum(not (crossed[one] and tasks[one] and yard.shas[one] in there) for one in wanted)
     doubled = sum(max(crossed[one], tasks[one]) > 1 for one in yard.shas)

@@ -14,7 +14,6 @@ from conftest import wait_until
 from edge.hosts import require_machine
 from edge.noting import counted, noted
 from edge.sites import Sites
-from following import everything
 
 from services.cli.datasets import Item, digits, split
 from services.cli.rest import Refused, Rest
@@ -86,7 +85,7 @@ class Loop:
         return await wait_until(looked, seconds)
 
     async def asked(self) -> set[str]:
-        return {row["sample_id"] for row in await everything(self.cloud, "label-queue", "/v1/tasks") if row["round_id"]}
+        return {row["sample_id"] for row in await self.cloud.everything("label-queue", "/v1/tasks") if row["round_id"]}
 
     async def serving(self, name: str) -> str | None:
         loaded = (await self.rests[name].get("infer", "/v1/loaded-models"))["items"]
@@ -96,7 +95,7 @@ class Loop:
         """By site, what it has asked about so far."""
         found = {}
         for name, rest in self.rests.items():
-            waiting = {row["sample_id"] for row in await everything(rest, "select-uncertain", "/v1/candidates")}
+            waiting = {row["sample_id"] for row in await rest.everything("select-uncertain", "/v1/candidates")}
             settled = sorted(self.brought[name].keys() - waiting)
             rows = [await rest.get("select-uncertain", f"/v1/decisions/{sample}") for sample in settled]
             found[name] = {row["sample_id"] for row in rows if (row["decision"] or {}).get("round_id")}
@@ -207,7 +206,7 @@ async def _flap(sites: Sites, cuts: Counter[str]) -> None:
 
 async def test_nothing_is_lost_or_doubled_and_each_site_is_told_apart(sites: Sites, loop: Loop) -> None:
     """Rows 0.17 and 0.18 too: of what is not asked about nothing crosses, and of what is, only names on the bus."""
-    selected, tasks = await loop.selected(), await everything(loop.cloud, "label-queue", "/v1/tasks")
+    selected, tasks = await loop.selected(), await loop.cloud.everything("label-queue", "/v1/tasks")
     known = Counter(task["sample_id"] for task in tasks if task["round_id"])
     came = Counter((row["siteid"], row["subject"]) for row in sites.crossed(SampleSelected.type))
     wanted = {(name, sample) for name, samples in selected.items() for sample in samples}
@@ -245,7 +244,7 @@ async def _in_cloud(sites: Sites) -> set[str]:
 
 async def test_models_and_policies_come_down_to_both(sites: Sites, loop: Loop) -> None:
     async def the_same_serves_everywhere() -> bool:
-        models = await everything(loop.cloud, "retrain-trigger", "/v1/models")
+        models = await loop.cloud.everything("retrain-trigger", "/v1/models")
         active = {row["version"] for row in models if row["state"] == "ACTIVE"}
         return active == {await loop.serving(NORTH)} == {await loop.serving(SOUTH)}
 

@@ -31,22 +31,11 @@ def say(**row: Any) -> None:
     print(json.dumps(row), flush=True)
 
 
-async def everything(rest: Rest, app_id: str, path: str, **params: Any) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    cursor: dict[str, str] = {}
-    while True:
-        page = await rest.get(app_id, path, limit=500, **params, **cursor)
-        rows += page["items"]
-        if not page["cursor"]:
-            return rows
-        cursor = {"cursor": page["cursor"]}
-
-
 async def counts(rest: Rest, plan: Plan, progress: Progress) -> dict[str, Any]:
     """What was lost and doubled between a sample's way in and its label's place in exactly one snapshot."""
-    tasks = await everything(rest, "label-queue", "/v1/tasks")
+    tasks = await rest.everything("label-queue", "/v1/tasks")
     asked = Counter(task["sample_id"] for task in tasks if task["state"] == "ACCEPTED" and task["round_id"])
-    runs = sorted(await everything(rest, "retrain-trigger", "/v1/runs"), key=lambda run: run["ended_at"])
+    runs = sorted(await rest.everything("retrain-trigger", "/v1/runs"), key=lambda run: run["ended_at"])
     new: Counter[str] = Counter()
     seen: set[str] = set()
     doubled = sum(count - 1 for count in asked.values())

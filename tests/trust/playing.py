@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from following import everything
-
 from services.cli.datasets import Item, Split, digits, split
 from services.cli.player import ENDED, Plan, Player, Progress
 from services.cli.rest import Rest
@@ -70,13 +68,13 @@ def small_plan() -> Plan:
 
 async def facts(rest: Rest) -> dict[str, Any]:
     """What must outlive the wiping: samples, accepted labels, snapshots with their rows, models with their hashes."""
-    tasks = await everything(rest, "label-queue", "/v1/tasks")
-    runs = [run for run in await everything(rest, "retrain-trigger", "/v1/runs") if run["state"] in ENDED]
+    tasks = await rest.everything("label-queue", "/v1/tasks")
+    runs = [run for run in await rest.everything("retrain-trigger", "/v1/runs") if run["state"] in ENDED]
     names = [run["snapshot"]["id"] for run in runs]
     read = [await rest.get("retrain-trigger", f"/v1/snapshots/{name}/content") for name in names]
-    models = await everything(rest, "retrain-trigger", "/v1/models")
+    models = await rest.everything("retrain-trigger", "/v1/models")
     return {
-        "samples": {row["sample_id"]: row["content"] for row in await everything(rest, "ingest", "/v1/samples")},
+        "samples": {row["sample_id"]: row["content"] for row in await rest.everything("ingest", "/v1/samples")},
         "labels": {row["sample_id"]: row["value"] for row in tasks if row["state"] == "ACCEPTED" and row["round_id"]},
         "snapshots": dict(zip(names, read, strict=True)),
         "models": {row["version"]: row["artefact"]["sha256"] for row in models},

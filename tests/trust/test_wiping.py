@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import redis
 from conftest import wait_until
-from following import everything, follow
+from following import follow
 from report import note
 from trust.playing import OFFSET, Command, Played, facts
 
@@ -65,14 +65,17 @@ async def _contents_are_there(rest: Rest, found: dict[str, Any]) -> None:
     for name in found["samples"]:
         shown = await rest.get("ingest", f"/v1/samples/{name}")
         assert shown["state"] == "STORED", shown
-    served = await rest.get("infer", "/v1/loaded-models")
-    assert any(model["active"] for model in served["items"])
+
+    async def serves() -> bool:
+        return any(model["active"] for model in (await rest.get("infer", "/v1/loaded-models"))["items"])
+
+    await wait_until(serves, 60)
 
 
 async def _go_on(rest: Rest, stack: Stack, plan: Plan) -> Progress:
     """The same play again: what was brought is known, what was asked is not asked again."""
     player = Player(rest, plan, stack.app_ids)
-    runs = await everything(rest, "retrain-trigger", "/v1/runs")
+    runs = await rest.everything("retrain-trigger", "/v1/runs")
     player._judged |= {run["run_id"] for run in runs if run["state"] in ENDED}
     return await player.play()
 

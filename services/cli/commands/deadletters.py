@@ -90,11 +90,4 @@ def _each(rest: Rest, service: str, verb: str, letters: list[str] | None) -> Non
 
 async def _all(rest: Rest, service: str) -> list[str]:
     """Oldest first, so that what followed from a letter follows it again."""
-    names: list[str] = []
-    cursor: dict[str, str] = {}
-    while True:
-        page = await rest.get(service, "/v1/deadletters", limit=500, **cursor)
-        names += [row["id"] for row in page["items"]]
-        if not page["cursor"]:
-            return names[::-1]
-        cursor = {"cursor": page["cursor"]}
+    return [row["id"] for row in await rest.everything(service, "/v1/deadletters")][::-1]

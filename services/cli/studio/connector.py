@@ -16,7 +16,6 @@ from services.cli.studio.matching import FREE, Give, Move, Revise, Undo, Wish, m
 from services.cli.studio.server import Studio
 from services.contracts.label_studio import result
 
-LIST = 500
 BATCH = 50  # tasks in one request
 MODEL = "halfsure"
 TOGETHER = 8  # tasks looked at or sent at a time
@@ -158,14 +157,7 @@ class Connector:
         await self._each("ranks", kept, self._rank)
 
     async def _listed(self, states: Sequence[str]) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = []
-        query: dict[str, Any] = {"state": list(states), "limit": LIST}
-        while True:
-            page = await self._rest.get(QUEUE, "/v1/tasks", **query)
-            rows += page["items"]
-            if page["cursor"] is None:
-                return rows
-            query["cursor"] = page["cursor"]
+        return await self._rest.everything(QUEUE, "/v1/tasks", state=list(states))
 
     async def _add(self, chosen: Sequence[Mapping[str, Any]]) -> None:
         """One request after the other: at two at a time, it hangs predictions on each other's tasks."""
