@@ -51,7 +51,9 @@ class ChaosPlan(Plan):
 
     def document(self) -> dict[str, Any]:
         document = super().document()
-        policy = {**document["policy"], "settle_seconds": 20, "audit": 1, "control": 1}
+        # A label that a killed sidecar held comes a minute late and looks new: how long the next round waits for a
+        # model of it is the policy's to say.
+        policy = {**document["policy"], "settle_seconds": 20, "wait_seconds": 60, "audit": 1, "control": 1}
         return {**document, "policy": policy, "trigger": {**document["trigger"], "max_age_seconds": 10}}
 
 
