@@ -63,6 +63,10 @@ class Running:
         headers = {"authorization": f"Bearer {TOKENS[role]}", **kwargs.pop("headers", {})}
         return await self.client.request(method, path, headers=headers, **kwargs)
 
+    async def records(self) -> dict[str, Any]:
+        """All that the service's store holds."""
+        return {key: entry.value for key, entry in (await self.state.get(self.state.rows())).items()}
+
     async def deliver(self, *events: Event) -> list[str]:
         """What the sidecar would send for these events, in bulk by topic; the verdicts, in order."""
         now = self.clock.now()

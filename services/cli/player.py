@@ -112,11 +112,11 @@ class Player:
         """Say what is to be learnt."""
         self._enter("making the project")
         await self._rest.post("retrain-trigger", "/v1/projects", json=self._plan.document())
-        # A device hears of it by the bus.
+        # They hear of it by the bus.
         deadline = time.monotonic() + STALL_SECONDS
         while not await self._known():
             if time.monotonic() > deadline:
-                raise Stalled("ingest has not heard of the project; `halfsure logs uplink` may say why")
+                raise Stalled("ingest and label-queue have not heard of the project; `halfsure logs` may say why")
             await asyncio.sleep(0.1)
 
     async def play(self) -> Progress:
@@ -141,6 +141,7 @@ class Player:
     async def _known(self) -> bool:
         try:
             await self._rest.get("ingest", "/v1/samples", limit=1)
+            await self._rest.get("label-queue", "/v1/tasks", limit=1)
         except Refused as refused:
             if refused.status != 404:
                 raise
@@ -185,7 +186,7 @@ class Player:
             return tasks
         # The answer to a claim was lost with the service that gave it: the leases are still ours.
         held = await self._rest.get("label-queue", "/v1/tasks", state="LEASED", limit=500)
-        return [task for task in held["items"] if task["lease"]["holder"] == ANNOTATOR]
+        return [task for task in held["items"] if (task["lease"] or {}).get("holder") == ANNOTATOR]
 
     async def _answer(self, task: dict[str, Any]) -> None:
         label = self.labels[task["sample_id"]]

@@ -15,6 +15,7 @@ from services.contracts.events import (
     ScoresSummarised,
 )
 from services.infer import rescore_routes
+from services.infer.forgetting import Forgetting
 from services.infer.predicting import Predictor
 from services.infer.rescoring import TURN, Rescoring
 from services.infer.routes import Answering, routes
@@ -39,7 +40,7 @@ def create(settings: RuntimeSettings, connect: Connect) -> Service:
 
     service.on(ProjectUpdated)(service.projects.update)
     service.on(SampleIngested, emits=[SampleScored, SampleScoringFailed])(scoring.ingest)
-    service.on(SampleWithdrawn)(scoring.forget)
+    service.on(SampleWithdrawn)(Forgetting(service).forget)
     service.on(RescoreRequested, emits=[SampleScored, SampleScoringFailed], serial=TURN)(rescoring.request)
     service.on(ModelRegistered, emits=[ModelLoaded, ModelLoadFailed])(serving.register)
     service.on(ModelActivated, ModelRolledBack, emits=[ModelLoaded, ModelLoadFailed])(serving.activate)

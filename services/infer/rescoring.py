@@ -185,7 +185,7 @@ class Rescoring:
         for sample in claims:
             verdict = verdicts.get(sample)
             if new := verdict is not None:
-                unit.put(done[sample], done_record(verdict))
+                unit.put(done[sample], done_record(verdict), guard=True)
                 verdict = verdict.model_copy(update={"rescore_id": job["rescore_id"]})
             else:
                 verdict = said(known[done[sample]], job["rescore_id"])

@@ -16,7 +16,6 @@ from services.contracts.events import (
     SampleIngested,
     SampleScored,
     SampleScoringFailed,
-    SampleWithdrawn,
 )
 from services.contracts.ids import sha256
 from services.infer.answering import answer
@@ -110,17 +109,12 @@ class Scoring:
         except Exception as error:
             log.error("the shadow cannot be asked", version=shadow.version, exc_info=error)
             return
-        for verdict in said:
-            unit.put(done_key(shadow.project, verdict.sample_id, shadow.version), done_record(verdict))
+        keys = [done_key(shadow.project, verdict.sample_id, shadow.version) for verdict in said]
+        await unit.get_many(keys)
+        for key, verdict in zip(keys, said, strict=True):
+            unit.put(key, done_record(verdict), guard=True)
         tally = compared(verdicts, said)
         unit.then(lambda: self.shadows.note(shadow.project, shadow.version, tally))
-
-    async def forget(self, batch: Sequence[Message[SampleWithdrawn]], unit: Unit) -> None:
-        """Handler: a withdrawn sample is never scored again, in whatever order the events come."""
-        for message in batch:
-            event = message.event
-            unit.put(gone_key(event.project, event.sample_id), {"why": event.why})
-            unit.delete(claim_key(event.project, event.sample_id))
 
     async def verdicts(
         self, loaded: Loaded, claims: Sequence[Claimed], pieces: Sequence[Piece] | None = None

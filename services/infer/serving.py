@@ -52,12 +52,13 @@ class Serving:
     async def register(self, batch: Sequence[Message[ModelRegistered]], unit: Unit) -> None:
         """Handler: remember where a version is, and prefetch it."""
         keys = {message.id: version_key(message.event.project, message.event.version) for message in batch}
-        known = await unit.get_many(keys.values())
+        known = await unit.get_many([*keys.values(), *(versions_key(message.event.project) for message in batch)])
         for message in batch:
             event = message.event
             await self._service.projects.of_event(event)
             if keys[message.id] not in known:
                 unit.put(keys[message.id], {"version": event.version, **_source(event)})
+                await _list(unit, event.project, event.version)
                 unit.then(lambda event=event: self._announced.append(event))
 
     async def activate(self, batch: Sequence[Message[ModelActivation]], unit: Unit) -> None:
@@ -75,6 +76,7 @@ class Serving:
             record = {**source, "epoch": event.activation_epoch, **_rollout(event), "good": good}
             unit.put(key, record, guard=True, origin=message.origin)
             unit.put(version_key(event.project, event.version), source)
+            await _list(unit, event.project, event.version)
 
     # Who answers.
 
@@ -297,6 +299,17 @@ def active_key(project: str) -> str:
 
 def version_key(project: str, version: str) -> str:
     return f"mdl:{project}:{version}"
+
+
+def versions_key(project: str) -> str:
+    """All versions that were ever announced, in one record: who erases looks for what each of them has said."""
+    return f"mdls:{project}"
+
+
+async def _list(unit: Unit, project: str, version: str) -> None:
+    known = (await unit.get(versions_key(project)) or {"of": []})["of"]
+    if version not in known:
+        unit.put(versions_key(project), {"of": [*known, version]}, guard=True)
 
 
 def _source(event: ModelRegistered | ModelActivation) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def create(settings: RuntimeSettings, connect: Connect) -> Service:
     own = IngestSettings()
     history = History(service)
     buffer = Buffer(service, history, own)
-    samples = Samples(service, own, buffer)
+    samples = Samples(service, own, buffer, history)
     service.on(ProjectUpdated)(service.projects.update)
     service.on(SampleScored, SampleSelected, SampleDiscarded, LabelAccepted, LabelRetracted)(buffer.record)
     service.on(SampleUploaded)(buffer.uploaded)

@@ -6,7 +6,7 @@ from typing import Any
 from services.contracts.envelope import Message
 from services.contracts.events import Event, ModelActivation, OfSample
 from services.runtime import tracing
-from services.runtime.service import Service
+from services.runtime.service import Service, transact
 from services.runtime.unit import TRACE, Unit
 
 KEPT = 50
@@ -74,6 +74,17 @@ class History:
             by_key.setdefault(f"his:{message.event.project}:activations", []).append(_activation(message))
         await _put(unit, by_key)
 
+    async def erase(self, project: str, sample: str) -> None:
+        """Nothing is kept of a withdrawn sample from now on, nor of what is still to be said of it."""
+        keys = [f"his:{project}:{sample}:{kind}" for kind in KINDS]
+
+        async def work(unit: Unit) -> None:
+            await unit.get_many(keys)
+            for key in keys:
+                unit.put(key, {"events": [], "erased": True}, guard=True)
+
+        await transact(self._service, work)
+
     async def lines(self, project: str, samples: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
         """What is kept of each of the samples, oldest first, in one read."""
         keys = {f"his:{project}:{sample}:{kind}": sample for sample in samples for kind in KINDS}
@@ -105,6 +116,8 @@ class History:
 async def _put(unit: Unit, by_key: dict[str, list[dict[str, Any]]]) -> None:
     known = await unit.get_many(by_key)
     for key, new in by_key.items():
+        if known.get(key, {}).get("erased"):
+            continue
         lines = known.get(key, {"events": []})["events"]
         story = joined(lines, new)
         if story != lines:

@@ -1,7 +1,7 @@
 """Which samples there are: segments of about 500 headers and a head with counts, one chain for each replica.
 
 A replica writes its own chain only, so replicas do not meet on it; the counts of a project are sums over chains.
-Pure, but for `page`, which reads.
+Pure, but for `page`, `counts` and `tagged`, which read.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,6 +50,11 @@ def appended(rows: Sequence[Header], new: Sequence[Header]) -> list[Header]:
     """`rows` and those of `new` that are not there yet."""
     known = {row[0] for row in rows}
     return [*rows, *(row for row in new if row[0] not in known)]
+
+
+def untagged(rows: Sequence[Header], sample: str) -> list[Header]:
+    """`rows`, with no tags on the sample's."""
+    return [[*row[:3], []] if row[0] == sample else row for row in rows]
 
 
 def as_text(value: Any) -> str:
@@ -125,6 +130,16 @@ async def counts(state: State, project: str) -> dict[str, int]:
         for name, count in entry["counts"].items():
             total[name] = total.get(name, 0) + count
     return total
+
+
+async def tagged(state: State, project: str, sample: str) -> str | None:
+    """The key of the segment that lists the sample under tags; looks through all of them, the newest first."""
+    for place in _places(await _heads(state, project), None):
+        key = segment_key(project, place.shard, place.segment)
+        entry = (await state.get([key])).get(key)
+        if any(row[0] == sample and row[3] for row in (entry.value["rows"] if entry else ())):
+            return key
+    return None
 
 
 async def page(state: State, project: str, wanted: Filter, limit: int, cursor: str | None) -> Found:

@@ -14,6 +14,7 @@ from services.contracts.projects import ProjectDocument
 from services.ingest import admission, hooks, index
 from services.ingest.admission import Claim, Draft, Gate, Inline
 from services.ingest.buffer import Buffer
+from services.ingest.history import History
 from services.ingest.intake import Intake, Outcome
 from services.ingest.letting import uris
 from services.ingest.settings import IngestSettings
@@ -33,9 +34,10 @@ REASONS = {413: "too_large", 415: "type", 400: "schema", 403: "policy", 422: "sc
 class Samples:
     """What ingest knows and does."""
 
-    def __init__(self, service: Service, settings: IngestSettings, buffer: Buffer) -> None:
+    def __init__(self, service: Service, settings: IngestSettings, buffer: Buffer, history: History) -> None:
         self.service = service
         self._buffer = buffer
+        self._history = history
         self._hooks = hooks.chain(settings)
         self._ahead = timedelta(seconds=settings.future_seconds)
         self._intake = Intake(service, settings)
@@ -191,13 +193,27 @@ class Samples:
         for project, sample in entry.value["of"] if entry else ():
             record = await self.get(project, sample, withdrawn=True)
             if record["state"] == "WITHDRAWN":
-                await self._erase_content(record)
+                await self._erase(project, record)
                 self._buffer.forget(project, sample)
             await self._erased(project, sample)
 
-    async def _erase_content(self, record: dict[str, Any]) -> None:
+    async def _erase(self, project: str, record: dict[str, Any]) -> None:
+        """The content, what was said of the sample, and the tags that it is listed under."""
         for uri in uris(record):
             await self.service.blobs.delete(uri)
+        await self._history.erase(project, record["sample_id"])
+        if record["tags"]:
+            await self._untag(project, record["sample_id"])
+
+    async def _untag(self, project: str, sample: str) -> None:
+        if (key := await index.tagged(self.service.state, project, sample)) is None:
+            return
+
+        async def work(unit: Unit) -> None:
+            rows = (await unit.get(key) or {"rows": []})["rows"]
+            unit.put(key, {"rows": index.untagged(rows, sample)}, guard=True)
+
+        await transact(self.service, work)
 
     async def _erased(self, project: str, sample: str) -> None:
         key = f"smp:{project}:{sample}"
@@ -211,7 +227,7 @@ class Samples:
                     counts[project] = _counted(counts.get(project, ()), record)
                 unit.put(ERASURES, {"of": rest, "counts": counts}, guard=True)
             if record["state"] == "WITHDRAWN" and not record["erased"]:
-                unit.put(key, {**record, "erased": True}, guard=True)
+                unit.put(key, {**record, "tags": [], "erased": True}, guard=True)
 
         async with self.service.lock(ERASURES):
             await transact(self.service, work)

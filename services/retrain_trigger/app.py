@@ -22,6 +22,7 @@ from services.retrain_trigger import backend_routes, model_routes, project_route
 from services.retrain_trigger.backends import Backend
 from services.retrain_trigger.backends.choice import chosen
 from services.retrain_trigger.catalogue import Catalogue
+from services.retrain_trigger.erasing import Erasing
 from services.retrain_trigger.flights import Flights
 from services.retrain_trigger.labels import TURN, Labels
 from services.retrain_trigger.marks import Noticing
@@ -69,6 +70,7 @@ def create(settings: RuntimeSettings, connect: Connect, backend: Backend | None 
     service.every(own.check_seconds, flights.consider)
     service.every(own.tend_seconds, flights.tend)
     service.every(own.tend_seconds, watch.look)
+    service.every(own.tend_seconds, Erasing(runs).sweep)
     service.every(own.tend_seconds, noticing.arrange)
     delivery.job_route(service, noticing.called)
     mirrored(registry, runs)

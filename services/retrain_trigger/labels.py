@@ -18,6 +18,11 @@ SHARDS_AT_A_TIME = 8  # documents in one transaction when many change
 Change = Callable[[Entry | None], Entry | None]
 
 
+def erasing_key(project: str) -> str:
+    """The withdrawn samples that a snapshot or a pool of an earlier run may still name."""
+    return f"erasing:{project}"
+
+
 def shard_key(project: str, shard: int) -> str:
     return f"labels:{project}:{shard}"
 
@@ -51,9 +56,13 @@ class Labels:
         """SampleWithdrawn: the sample leaves all that is still to be trained."""
         now = self.service.clock.now()
         changes = [(m.event.project, m.event.sample_id, _withdrawing(m.event, now)) for m in batch]
-        for project in {m.event.project for m in batch}:
-            await self._erase(project, {m.event.sample_id for m in batch if m.event.project == project})
         await self._know({m.event.project: m for m in batch})
+        for project in {m.event.project for m in batch}:
+            gone = {m.event.sample_id for m in batch if m.event.project == project}
+            await self._erase(project, gone)
+            # What is pinned already is for `Erasing` to rewrite: that may be much, and a message waits for nothing.
+            waiting = (await unit.get(erasing_key(project)) or {"samples": []})["samples"]
+            unit.put(erasing_key(project), {"samples": sorted({*waiting, *gone})}, guard=True)
         await self._apply(unit, changes, now)
 
     # What is read.

@@ -38,6 +38,11 @@ async def pin(blobs: Blobs, project: str, pool: list[PoolSample]) -> dict[str, s
     return {"uri": uri, "sha256": sha, "count": len(rows)}
 
 
+def without(content: bytes, gone: Collection[str]) -> bytes:
+    """A pinned list without some samples."""
+    return orjson.dumps([row for row in orjson.loads(content) if row[0] not in gone])
+
+
 async def pinned(blobs: Blobs, uri: str) -> tuple[PoolSample, ...]:
     return tuple(PoolSample(*row) for row in orjson.loads(await blobs.get(uri)))
 

@@ -7,6 +7,7 @@ import orjson
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict
 
+from services.contracts.ids import sha256
 from services.contracts.problem import Fault, Problem, not_found
 from services.contracts.projects import ProjectDocument
 from services.retrain_trigger.flights import Flights
@@ -91,7 +92,7 @@ def _snapshots(router: APIRouter, runs: Runs) -> None:
             raw = await runs.service.blobs.get(record["uri"])
         except KeyError as error:
             raise not_found("snapshot", snapshot) from error
-        return Response(raw, media_type="application/json", headers={"etag": f'"{record["sha256"]}"'})
+        return Response(raw, media_type="application/json", headers={"etag": f'"{sha256(raw)}"'})
 
     async def _difference(project: str, old: str, new: str) -> Mapping[str, Any]:
         before, after = await runs.snapshot(project, old), await runs.snapshot(project, new)

@@ -1,8 +1,8 @@
 """Snapshots: an immutable training set with the evaluation set that goes with it, named by its own hash. Pure."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Self
 
 import orjson
 from pydantic import BaseModel, ConfigDict
@@ -37,10 +37,23 @@ class Manifest(BaseModel):
     train: tuple[Row, ...]
     evaluation: tuple[Row, ...]
     evaluation_sha256: str
+    erased: int = 0
+    """Rows that were here, and whose samples were withdrawn after the run."""
 
     def encoded(self) -> bytes:
-        """The canonical bytes, which the snapshot's hash is of."""
-        return orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
+        """The canonical bytes; those of what was taken are what the snapshot's hash is of, whatever is erased later."""
+        left_out = None if self.erased else {"erased"}
+        return orjson.dumps(self.model_dump(mode="json", exclude=left_out), option=orjson.OPT_SORT_KEYS)
+
+    def without(self, gone: Collection[str]) -> Self:
+        """What is left when samples are erased."""
+        kept = {part: tuple(row for row in rows if row.sample_id not in gone) for part, rows in self.parts.items()}
+        erased = len(self.rows) - sum(map(len, kept.values()))
+        return self.model_copy(update={**kept, "erased": self.erased + erased})
+
+    @property
+    def parts(self) -> dict[str, tuple[Row, ...]]:
+        return {"train": self.train, "evaluation": self.evaluation}
 
     @property
     def rows(self) -> dict[str, Row]:

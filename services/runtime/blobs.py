@@ -109,6 +109,10 @@ class AzureBlobs:
             except ResourceNotFoundError as error:
                 raise KeyError(uri) from error
 
+    async def replace(self, uri: str, content: bytes) -> None:
+        with _translated():
+            await self._blob(uri).upload_blob(content, overwrite=True, validate_content=True)
+
     async def delete(self, uri: str) -> None:
         from azure.core.exceptions import ResourceNotFoundError
 

@@ -59,6 +59,13 @@ class FolderBlobs:
         except KeyError:
             return False
 
+    async def replace(self, uri: str, content: bytes) -> None:
+        path = self._path(uri.removeprefix("blob:"))
+        draft = f"{os.path.dirname(path)}/.{os.path.basename(path)}.{uuid.uuid4().hex}"
+        with _translated():
+            await asyncio.to_thread(_write_file, draft, content, flush=True)
+            await asyncio.to_thread(os.replace, draft, path)
+
     async def delete(self, uri: str) -> None:
         path = Path(self._path(uri.removeprefix("blob:")))
         with _translated():

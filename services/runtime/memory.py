@@ -94,6 +94,9 @@ class MemoryBlobs:
     async def holds(self, uri: str, content: bytes) -> bool:
         return self.contents.get(uri) == content
 
+    async def replace(self, uri: str, content: bytes) -> None:
+        self.contents[uri] = content
+
     async def delete(self, uri: str) -> None:
         self.contents.pop(uri, None)
 

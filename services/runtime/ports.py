@@ -72,7 +72,7 @@ class Publisher(Protocol):
 
 
 class Blobs(Protocol):
-    """Content by name: written once, never changed."""
+    """Content by name: written once, and changed only to erase somebody's part of it."""
 
     async def put(self, name: str, content: bytes) -> str:
         """Store `content` under `name` (again is harmless) and return its uri."""
@@ -84,6 +84,10 @@ class Blobs(Protocol):
 
     async def holds(self, uri: str, content: bytes) -> bool:
         """Whether exactly this content is at `uri`, as the store itself has it and not as it was sent."""
+        ...
+
+    async def replace(self, uri: str, content: bytes) -> None:
+        """Put `content` in the place of what is at `uri`, at once and as a whole."""
         ...
 
     async def delete(self, uri: str) -> None: ...

@@ -35,7 +35,6 @@ log = structlog.get_logger()
 TURN = "pool"  # one batch at a time changes the pools of this replica
 REJECTED_KEPT = 50  # versions whose rejection is remembered, longer than a broker redelivers
 SEGMENT = 1000  # ids in an index document
-LIVING: tuple[State, ...] = ("CANDIDATE", "DISCARDED", "SELECTED", "EXPIRED", "LABELED", "SKIPPED", "UNSCORABLE")
 
 
 def cand_key(project: str, sample: str) -> str:
@@ -90,7 +89,7 @@ class Candidates:
             key = cand_key(event.project, event.sample_id)
             record = await unit.get(key)
             known = Candidate.of_record(record) if record else None
-            if known and not self._newer(event, known):
+            if known and (known.state == "WITHDRAWN" or not self._newer(event, known)):
                 continue
             start = known or Candidate(
                 event.sample_id,
@@ -168,7 +167,7 @@ class Candidates:
             if record is None:
                 # A label made elsewhere, of a sample that has not come in (yet): it must not be asked about then.
                 record = Candidate(event.sample_id, "CANDIDATE", "", event.content.model_dump()).record()
-            if record["state"] == "LABELED":
+            if record["state"] in ("LABELED", "WITHDRAWN"):
                 continue
             decision = {**(record["decision"] or {}), "label": event.value}
             if event.split == "train":
@@ -212,8 +211,15 @@ class Candidates:
             unit.then(lambda event=message.event: self.pool(event.project).leased.discard(event.sample_id))
 
     async def withdrawn(self, batch: Sequence[Message[SampleWithdrawn]], unit: Unit) -> None:
-        """SampleWithdrawn: forgotten, whatever it was."""
-        await self._move(batch, unit, LIVING, "WITHDRAWN")
+        """SampleWithdrawn: forgotten, whatever it was, and whatever is still to come of it."""
+        await self._read(batch, unit)
+        await self._index(batch, unit)
+        now = self.service.clock.now()
+        for message in batch:
+            project, sample = message.event.project, message.event.sample_id
+            record = await unit.get(cand_key(project, sample))
+            known = Candidate.of_record(record) if record else Candidate(sample, "CANDIDATE", "", {})
+            self.write(unit, project, known.withdrawn(), now)
 
     async def expired(self, batch: Sequence[Message[SampleExpired]], unit: Unit) -> None:
         """SampleExpired: its content is gone, so it is asked about no more; a copy in the cloud will do."""

@@ -40,6 +40,8 @@ CORE = (
 )
 SAID = ("device", "scores", "captured_at", "stream", "attributes", "tags", "flags")
 """Fields that a record has only where there is something to say."""
+ASKED = ("round_id", "policy", "strategy", "trigger", "model_version", "at", "judged")
+"""What stays of the decision about a withdrawn sample."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,20 @@ class Candidate:
         asked = replace(self.facts(""), outcome=decision.get("outcome", self.outcome))
         at = datetime.fromisoformat(decision.get("at") or self.seen_at or "1970-01-01T00:00:00+00:00")
         return Asked(at, asked, ENDED.get(self.state), self.trigger in ("audit", "control"))
+
+    def withdrawn(self) -> "Candidate":
+        """A tombstone: that it was asked about, which budgets count, and nothing of what it was or who it is about."""
+        asked = {name: value for name, value in (self.decision or {}).items() if name in ASKED}
+        return Candidate(
+            self.sample_id,
+            "WITHDRAWN",
+            self.version,
+            {},
+            decision=asked or None,
+            seen_at=self.seen_at,
+            site=self.site,
+            device=self.device,
+        )
 
     def become(self, state: State, decision: dict[str, Any] | None = None) -> "Candidate":
         return replace(self, state=state, decision=decision or self.decision)

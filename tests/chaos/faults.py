@@ -152,14 +152,14 @@ async def _full_disk(stack: ChaosStack, fault: Fault) -> None:
     (appendfsync always). Two faults at the same moment are more than a store on one disk can bear.
     """
     stack.unsaved = True
-    filler = stack.home.path / "filler"
+    filler = stack.home.path / f"filler-{fault.seed}"
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError) as _:
         while file.write(bytes(1 << 20)):
             pass
     await asyncio.sleep(fault.seconds)
     filler.unlink()
     await asyncio.sleep(SAVED_SECONDS)
-    stack.unsaved = False
+    stack.unsaved = any(stack.home.path.glob("filler-*"))  # another such fault may not be over
 
 
 async def _slow_disk(stack: ChaosStack, fault: Fault) -> None:

@@ -5,6 +5,7 @@ import json
 import random
 import shutil
 import time
+import traceback
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -92,6 +93,7 @@ async def run(stack: ChaosStack, seed: int, disk: bool) -> Report:
         wire.check()
         report = replace(report, lost=found.lost, doubled=found.doubled)
     except Exception as error:
+        traceback.print_exception(error)
         report = replace(report, stuck=f"{type(error).__name__}: {error}"[:2000])
         await chaos.calm()
     finally:

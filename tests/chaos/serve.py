@@ -57,6 +57,9 @@ class SlowBlobs:
     async def holds(self, uri: str, content: bytes) -> bool:
         return await self._blobs.holds(uri, content)
 
+    async def replace(self, uri: str, content: bytes) -> None:
+        await self._blobs.replace(uri, content)
+
     async def delete(self, uri: str) -> None:
         await self._blobs.delete(uri)
 

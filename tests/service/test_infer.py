@@ -479,3 +479,53 @@ async def test_the_first_provider_that_is_there_serves_and_says_so(
         answer = (await ask(running, png(8))).json()
         told = {scored["provider"], answer["provider"], *(row["provider"] for row in loaded if row["active"])}
         assert told == {"CPUExecutionProvider"}
+
+
+async def test_what_was_said_of_a_withdrawn_sample_goes_with_its_embedding(tmp_path: Path) -> None:
+    async with inferring(tmp_path) as running:
+        gone, kept = (
+            event.model_copy(update={"attributes": {"person": name}, "tags": [name]})
+            for event, name in zip(await samples(running, [png(1), png(2)]), ("anna", "bert"), strict=True)
+        )
+        await running.deliver_batch([gone, kept])
+        await serve(running, await model(running))
+        ids = [gone.sample_id, kept.sample_id]
+        request = {"project": "default", "rescore_id": "rsc_1", "part": 0, "model_version": "mdl_1"}
+        await running.deliver(RescoreRequested.model_validate({**request, "sample_ids": ids}))
+        await wait_until(lambda: finished(running, "rsc_1.0"))
+        scored = await running.data(SampleScored)
+        assert {(row["sample_id"], row["model_version"]) for row in scored} == {
+            (sample, version) for sample in ids for version in ("none", "mdl_1")
+        }
+        withdrawal = SampleWithdrawn(project="default", sample_id=gone.sample_id, who="w", why="privacy")
+        for _ in range(2):
+            await running.deliver(withdrawal)
+        rows = {key: str(value) for key, value in (await running.records()).items()}
+        assert not [key for key, value in rows.items() if "anna" in value]
+        assert [key for key, value in rows.items() if "bert" in value], "the other one's are kept"
+        for row in scored:
+            ref = row["embedding_ref"]
+            block = np.frombuffer(await running.blobs.get(ref["uri"]), "<f4").reshape(-1, ref["dim"])
+            assert block[ref["row"]].any() == (row["sample_id"] == kept.sample_id)
+
+
+async def test_a_withdrawal_while_the_sample_is_scored_wins(tmp_path: Path) -> None:
+    """Whoever is about to write what a model said looks again, and finds the sample gone."""
+    async with inferring(tmp_path) as running:
+        await serve(running, await model(running))
+        await running.published()
+        (event,) = await samples(running, [png(1)])
+        read, held = running.blobs.get, [event.content.uri]
+
+        async def slow(uri: str) -> bytes:
+            if uri in held:
+                held.remove(uri)
+                withdrawal = {"project": "default", "sample_id": event.sample_id, "who": "w", "why": "privacy"}
+                await running.deliver(SampleWithdrawn.model_validate(withdrawal))
+            return await read(uri)
+
+        running.blobs.get = slow  # type: ignore[method-assign]
+        await running.deliver(event)
+        assert not held
+        assert await running.published() == []
+        assert (await running.records())[f"prd:default:{event.sample_id}:mdl_1"]["state"] == "WITHDRAWN"

@@ -593,3 +593,27 @@ async def test_a_text_comes_as_it_is_or_in_a_line_of_json(tmp_path: Path) -> Non
         assert (await send(running, b"\xff\xfe", path, kind="text/plain")).status_code == 422
         assert (await send(running, png(1), path)).status_code == 415
         assert (await running.call("POST", path, json={"row": {"t": 1}})).status_code == 415
+
+
+async def test_nothing_that_was_said_of_a_withdrawn_sample_is_kept(tmp_path: Path) -> None:
+    async with ingesting(tmp_path) as running:
+        meta = {"attributes": {"person": "anna"}, "tags": ["anna"]}
+        gone = (await running.call("POST", "/v1/samples", json=in_base64(png(1), **meta))).json()["sample_id"]
+        kept = (await running.call("POST", "/v1/samples", json=in_base64(png(2), tags=["bert"]))).json()["sample_id"]
+        content = {"uri": "blob:x", "sha256": sha256(b"x"), "bytes": 1, "media_type": "image/png"}
+        said = {"project": "default", "model_version": "none", "task": "image-classification", "content": content}
+        scored = SampleScored.model_validate({**said, **meta, "sample_id": gone})
+        await running.deliver(scored)
+        assert (await running.call("DELETE", f"/v1/samples/{gone}", json={"reason": "privacy"})).status_code == 202
+
+        async def nowhere() -> bool:
+            return "anna" not in str(await running.records())
+
+        await wait_until(nowhere)
+        await running.deliver(scored.model_copy(update={"model_version": "mdl_late"}))
+        assert await nowhere(), "what comes late is not kept either"
+        assert (await running.call("GET", "/v1/samples?tag=anna")).json()["items"] == []
+        (row,) = (await running.call("GET", "/v1/samples?tag=bert")).json()["items"]
+        assert row["sample_id"] == kept
+        (row,) = (await running.call("GET", "/v1/samples?state=WITHDRAWN")).json()["items"]
+        assert (row["sample_id"], row["tags"], row["attributes"]) == (gone, [], {})

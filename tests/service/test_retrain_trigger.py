@@ -660,3 +660,24 @@ async def test_a_real_training_is_cancelled_and_its_process_is_gone(tmp_path: Pa
 def _children() -> list[int]:
     """Pids of the training processes that this one has started."""
     return [process.pid for process in psutil.Process().children() if "child" in " ".join(process.cmdline())]
+
+
+async def test_a_withdrawn_sample_leaves_the_snapshots_of_runs_that_are_over(tmp_path: Path) -> None:
+    async with running(tmp_path, Rehearsal()) as one:
+        run = await train_first(one)
+        path = f"/v1/snapshots/{run['snapshot']['id']}/content"
+        before = await ask(one, path)
+        gone = [before["train"][0]["sample_id"], before["evaluation"][0]["sample_id"]]
+        for sample in gone:
+            await one.deliver(SampleWithdrawn(project="default", sample_id=sample, who="w", why="privacy"))
+
+        def nowhere() -> bool:
+            return not [uri for uri, raw in one.blobs.contents.items() for name in gone if name.encode() in raw]
+
+        await wait_until(nowhere)
+        after = await ask(one, path)
+        assert after["erased"] == 2
+        for part in ("train", "evaluation"):
+            assert after[part] == [row for row in before[part] if row["sample_id"] not in gone]
+        assert after["evaluation_sha256"] == before["evaluation_sha256"], "what the model was judged on stays said"
+        assert (await ask(one, f"/v1/snapshots/{run['snapshot']['id']}"))["sha256"] == run["snapshot"]["sha256"]

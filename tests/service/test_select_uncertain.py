@@ -414,3 +414,30 @@ async def test_a_redo_after_a_lost_answer_indexes_and_counts_what_the_first_try_
         assert (await running.call("GET", "/v1/stats?project=p")).json() == before
     async with started(create, tmp_path, ports=ports) as running:
         assert (await running.call("GET", "/v1/stats?project=p")).json() == before
+
+
+async def test_nothing_is_left_of_a_withdrawn_sample_but_that_it_was_asked_about(tmp_path: Path) -> None:
+    """In whatever order its events come: neither a score nor a label brings it back."""
+    async with started(create, tmp_path) as running:
+        await running.deliver(project(budget=10))
+        about = {"attributes": {"person": "anna"}, "tags": ["anna"]}
+        scored = [row.model_copy(update=about) for row in await scores(running, NAMES)]
+        early, *others = scored
+        withdrawn = [SampleWithdrawn(project="p", sample_id=row.sample_id, who="w", why="privacy") for row in scored]
+        await running.deliver(withdrawn[0])
+        await running.deliver_batch(scored)
+        await tick(running)
+        asked = [pick["sample_id"] for pick in await running.data(SampleSelected)]
+        assert len(asked) == 4
+        assert early.sample_id not in asked
+        await running.deliver_batch(withdrawn)
+        await running.deliver_batch(scored)
+        await running.deliver(accepted(asked[0]))
+        await running.deliver_batch(await scores(running, NAMES, "mdl_1"))
+        assert "anna" not in str(await running.records())
+        for row in others:
+            answer = (await running.call("GET", f"/v1/decisions/{row.sample_id}?project=p")).json()
+            assert answer["state"] == "WITHDRAWN"
+            assert ("round_id" in (answer["decision"] or {})) == (row.sample_id in asked)
+        told = (await running.call("GET", "/v1/stats?project=p")).json()
+        assert told["asked"] == 4, "what was asked counts against the budget"

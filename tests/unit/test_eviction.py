@@ -73,7 +73,7 @@ def mean(values: list[float]) -> float:
 @given(st.lists(unit, min_size=60, max_size=200), st.integers(1, 4), st.sampled_from([0.0, 0.5, 1.1]))
 def test_under_a_tenth_of_the_room_the_kept_are_worth_more(values: list[float], lag: int, asks: float) -> None:
     """Whatever the order, with scores that come late, asked about or not: in every run, once no promise is in force."""
-    site = Site(len(values) * SIZE // 10, asks, ttl=0)
+    site = Site(len(values) // 10 * SIZE, asks, ttl=0)  # whole samples, so that the newcomers' share has room for one
     waiting: list[str] = []
     for value in values:
         site.now += 600
