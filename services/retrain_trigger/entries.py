@@ -72,14 +72,18 @@ class Entry(BaseModel):
             return "evaluation" if judges and not self.trained else "none"
         return "train"
 
-    def accept(self, event: LabelAccepted, trace: str | None = None) -> Self:
-        """The entry after a label; a lower or the same revision changes only whether the sample is pinned."""
+    def accept(self, event: LabelAccepted, at: datetime, trace: str | None = None) -> Self:
+        """The entry after a label that came `at`; a lower or the same revision changes only whether it is pinned.
+
+        A label that no run has used goes on waiting when it is changed; one that was used, or taken back, is new.
+        """
         pinned = self.pinned or event.split == "evaluation"
         if self.state == "withdrawn":
             return self
         if event.label_revision <= self.revision:
             return self.model_copy(update={"pinned": pinned})
-        after = entry(event, self.at, trace).model_dump()
+        waits = self.state == "accepted" and self.snapshot is None
+        after = entry(event, self.at if waits else at, trace).model_dump()
         return type(self).model_validate({**after, "pinned": pinned, "trained": self.trained})
 
     def retract(self, event: LabelRetracted) -> Self:

@@ -184,7 +184,7 @@ def _parsed(document: Mapping) -> dict[str, Entry]:
 
 def _accepting(message: Message[LabelAccepted]) -> Change:
     event, trace = message.event, message.traceparent
-    return lambda old: old.accept(event, trace) if old else entries.entry(event, message.time, trace)
+    return lambda old: old.accept(event, message.time, trace) if old else entries.entry(event, message.time, trace)
 
 
 def _retracting(event: LabelRetracted, now: datetime) -> Change:

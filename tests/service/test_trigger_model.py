@@ -87,7 +87,8 @@ class Trigger(RuleBasedStateMachine):
         known = self.model[number]
         known.revision += 1
         if not known.withdrawn:
-            known.stands, known.used, known.at = True, False, self.now
+            waits = known.stands and not known.used
+            known.stands, known.used, known.at = True, False, known.at if waits else self.now
         self.tell(label(number, revision=known.revision))
 
     @rule(number=NUMBERS)

@@ -1,7 +1,7 @@
 """Entries and snapshots: one truth whatever the order of events, and no sample on both sides."""
 
 import random
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -35,7 +35,7 @@ def told(events: list[LabelAccepted | LabelRetracted]) -> dict[str, Entry]:
     for event in events:
         old = known.get(event.sample_id)
         if isinstance(event, LabelAccepted):
-            known[event.sample_id] = old.accept(event) if old else entries.entry(event, NOW)
+            known[event.sample_id] = old.accept(event, NOW) if old else entries.entry(event, NOW)
         else:
             gone = entries.tombstone(event.sample_id, event.label_revision, "retracted", NOW)
             known[event.sample_id] = old.retract(event) if old else gone
@@ -112,10 +112,11 @@ def test_a_difference_names_what_came_went_and_changed() -> None:
 def test_who_trains_and_who_judges() -> None:
     one = entries.entry(accepted("smp_a"), NOW)
     assert one.role(SCHEMA, "p", True) == "train"
-    pinned = one.accept(accepted("smp_a", 1, split="evaluation"))
+    pinned = one.accept(accepted("smp_a", 1, split="evaluation"), NOW)
     assert pinned.role(SCHEMA, "p", True) == "evaluation"
-    assert pinned.accept(accepted("smp_a", 2)).role(SCHEMA, "p", True) == "evaluation", "a correction does not unpin"
-    spent = one.mark("snp_1", True).accept(accepted("smp_a", 1, split="evaluation"))
+    corrected = pinned.accept(accepted("smp_a", 2), NOW)
+    assert corrected.role(SCHEMA, "p", True) == "evaluation", "a correction does not unpin"
+    spent = one.mark("snp_1", True).accept(accepted("smp_a", 1, split="evaluation"), NOW)
     assert spent.role(SCHEMA, "p", True) == "none", "what was trained on cannot judge"
     assert one.withdraw().role(SCHEMA, "p", True) == "none"
     assert one.model_copy(update={"value": "cow"}).role(SCHEMA, "p", True) == "none", "not a label of the schema"
@@ -131,7 +132,7 @@ def test_a_withdrawn_sample_does_not_come_back() -> None:
     gone = entries.entry(accepted("smp_a"), NOW).withdraw()
     assert gone.content is None
     assert gone.value is None
-    assert gone.accept(accepted("smp_a", 9)) == gone
+    assert gone.accept(accepted("smp_a", 9), NOW) == gone
 
 
 def test_the_counters_follow_from_the_entries() -> None:
@@ -142,8 +143,17 @@ def test_the_counters_follow_from_the_entries() -> None:
     assert counters.evaluation == len(manifest.evaluation)
     marked = {name: one.mark("snp_1", name in {r.sample_id for r in manifest.train}) for name, one in known.items()}
     assert entries.count(marked, SCHEMA, "p", None).new == 0
-    corrected = {**marked, "smp_1": marked["smp_1"].accept(accepted("smp_1", 9, "cat"))}
+    corrected = {**marked, "smp_1": marked["smp_1"].accept(accepted("smp_1", 9, "cat"), NOW)}
     assert entries.count(corrected, SCHEMA, "p", None).new == 1
+
+
+def test_a_changed_label_waits_since_the_first_that_no_run_has_used() -> None:
+    later = NOW + timedelta(days=9)
+    first = entries.entry(accepted("smp_a"), NOW)
+    retracted = LabelRetracted(project="p", sample_id="smp_a", label_revision=2, previous_revision=1, why="wrong")
+    assert first.accept(accepted("smp_a", 2), later).at == NOW, "it has waited all the while"
+    assert first.mark("snp_1", True).accept(accepted("smp_a", 2), later).at == later, "a run has used the first"
+    assert first.retract(retracted).accept(accepted("smp_a", 3), later).at == later
 
 
 BOX = {"x": 0.1, "y": 0.1, "width": 0.2, "height": 0.2}
