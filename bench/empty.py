@@ -27,7 +27,7 @@ from services.contracts.events import (
     TaskQueued,
 )
 from services.contracts.ids import digest, sample_id, sha256, task_id
-from services.runtime import telemetry
+from services.runtime import garbage, telemetry
 from services.runtime.access import needs
 from services.runtime.dapr_ports import connect_dapr
 from services.runtime.inbox import Verdict
@@ -197,6 +197,7 @@ def main(app_id: str) -> None:
     settings = RuntimeSettings()
     telemetry.configure(app_id, settings.log_level)
     empty = Empty(app_id, settings)
+    garbage.look_less()
     uvicorn.run(empty.service.api, host=settings.app_host, port=settings.app_port, log_level="warning")
 
 

@@ -5,7 +5,7 @@ import sys
 
 import uvicorn
 
-from services.runtime import telemetry, tracing
+from services.runtime import garbage, telemetry, tracing
 from services.runtime.dapr_ports import connect_dapr
 from services.runtime.settings import RuntimeSettings
 
@@ -27,6 +27,7 @@ def main(arguments: list[str]) -> int:
     telemetry.configure(app_id, settings.log_level)
     tracing.configure(app_id, settings.siteid)
     service = module.create(settings, connect_dapr)
+    garbage.look_less()
     uvicorn.run(
         service.api,
         host=settings.app_host,
