@@ -146,8 +146,8 @@ class Buffer:
     def _heard(self, batch: Sequence[Message[OfSample]]) -> None:
         for message in batch:
             name = f"{message.event.project}/{message.event.sample_id}"
-            row = line(message)
             if kept := self._ledger.kept.get(name):
+                row = line(message)
                 self._ledger.put(name, eviction.told(kept, row["type"], message.time.timestamp(), row["data"]))
 
     # Letting go.

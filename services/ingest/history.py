@@ -22,6 +22,8 @@ KINDS = (
 LEFT_OUT = {"project", "sample_id", "content", "embedding_ref"}
 VECTOR = ("labels", "probabilities")
 """What a story leaves out, and a prediction has."""
+ONCE = ("sample.scored", "sample.selected")
+"""Kinds that most samples have one event of, so that the first of them is written without a look."""
 PREDICTED = (*VECTOR, "model_version", "task", "detections", "top", "scores", "ood_score", "provider")
 
 
@@ -59,12 +61,12 @@ class History:
     async def record(self, batch: Sequence[Message[OfSample]], unit: Unit) -> None:
         """Handler: one read for the batch, one put for each sample in it."""
         by_key: dict[str, list[dict[str, Any]]] = {}
+        await self._service.projects.of_batch(batch)
         for message in batch:
             event = message.event
-            await self._service.projects.of_event(event)
             key = f"his:{event.project}:{event.sample_id}:{kind_of(event)}"
             by_key.setdefault(key, []).append(line(message))
-        await _put(unit, by_key)
+        await _put(unit, by_key, first=all(map(_once, batch)))
 
     async def activate(self, batch: Sequence[Message[ModelActivation]], unit: Unit) -> None:
         """Handler: an activation or a roll-back belongs to every sample that the version has scored."""
@@ -113,8 +115,8 @@ class History:
         return sorted(story, key=lambda row: row["time"])
 
 
-async def _put(unit: Unit, by_key: dict[str, list[dict[str, Any]]]) -> None:
-    known = await unit.get_many(by_key)
+async def _put(unit: Unit, by_key: dict[str, list[dict[str, Any]]], *, first: bool = False) -> None:
+    known = await unit.get_new(by_key) if first else await unit.get_many(by_key)
     for key, new in by_key.items():
         if known.get(key, {}).get("erased"):
             continue
@@ -122,6 +124,11 @@ async def _put(unit: Unit, by_key: dict[str, list[dict[str, Any]]]) -> None:
         story = joined(lines, new)
         if story != lines:
             unit.put(key, {"events": story}, guard=True)
+
+
+def _once(message: Message[Event]) -> bool:
+    """Whether it is probably the first of its kind that is said of the sample."""
+    return kind_of(message.event) in ONCE and getattr(message.event, "rescore_id", None) is None
 
 
 def _told(row: dict[str, Any]) -> dict[str, Any]:

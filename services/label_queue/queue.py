@@ -32,9 +32,10 @@ class Queue:
 
     async def enqueue(self, batch: Sequence[Message[SampleSelected]], unit: Unit) -> None:
         """One task a sample, whoever asks how often."""
-        for project in await self.service.projects.of_batch(batch):
-            await self.tasks.book(project)
         names = {message.id: task_id(message.event.project, message.event.sample_id) for message in batch}
+        books = {project: await self.tasks.book(project) for project in await self.service.projects.of_batch(batch)}
+        new = {names[message.id] for message in batch if names[message.id] not in books[message.event.project].entries}
+        await unit.get_new(map(task_key, new))
         found = await unit.get_many(map(task_key, names.values()))
         for record in found.values():
             task = parsed(record)

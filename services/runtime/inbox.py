@@ -104,6 +104,7 @@ class Inbox:
     async def _commit(self, subscription: Subscription, batch: Sequence[Message[Event]]) -> None:
         for attempt in range(CONFLICT_TRIES):
             unit = await self._new_unit(subscription.lane)
+            unit.trusting = attempt == 0
             try:
                 async with self._turn(subscription.serial):
                     await subscription.handler(batch, unit)

@@ -161,8 +161,8 @@ def mark(name: str, parent: str | None, link: str | None = None, **attributes: s
 
     The span links to `link`, by default what is done now.
     """
-    below = _read(parent)
-    if below is None or not recording():
+    below = _read(parent) if recording() else None
+    if below is None:
         return parent
     other = _read(link) if link else trace.get_current_span().get_span_context()
     links = _links([other]) if other and other.trace_id != below.trace_id else []

@@ -81,6 +81,8 @@ class Candidates:
 
     async def scored(self, batch: Sequence[Message[SampleScored]], unit: Unit) -> None:
         """SampleScored: a new candidate, or new scores of one that is known."""
+        new = [m.event for m in batch if m.event.sample_id not in self.pool(m.event.project).candidates]
+        await unit.get_new(cand_key(event.project, event.sample_id) for event in new)
         await self._read(batch, unit)
         await self._index(batch, unit)
         now = self.service.clock.now()

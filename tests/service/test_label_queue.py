@@ -119,7 +119,7 @@ async def test_the_same_selection_a_thousand_times_changes_nothing(queue: Runnin
     assert (await stats(queue))["asked"] == 1
 
 
-async def test_a_bulk_costs_one_read_and_one_transaction(queue: Running) -> None:
+async def test_a_bulk_of_new_samples_costs_one_transaction_and_no_read(queue: Running) -> None:
     await queue.deliver(selected("smp_first"))
     await queue.published()
     calls: Counter[str] = Counter()
@@ -135,8 +135,24 @@ async def test_a_bulk_costs_one_read_and_one_transaction(queue: Running) -> None
 
     queue.state.get, queue.state.commit = counted_get, counted_commit  # type: ignore[method-assign]
     await queue.deliver_batch([selected(f"smp_{number}") for number in range(200)])
-    assert calls == {"get": 1, "commit": 1}
+    assert (calls["get"], calls["commit"]) == (0, 1)
     assert (await stats(queue))["queued"] == 201
+
+
+async def test_a_task_that_this_replica_has_not_heard_of_is_looked_at_after_all(
+    queue: Running, tmp_path: Path, ports: Ports
+) -> None:
+    """A new task is written without a look; where another replica was faster, the guard says so."""
+    async with started(create, tmp_path, ports=ports, replica=1) as other:
+        await other.deliver(project())
+        assert (await stats(other))["queued"] == 0
+        await queue.deliver_batch([selected("smp_a"), selected("smp_b")])
+        await queue.published()
+        before = await record(queue, "smp_a")
+        wanted = [selected(name) for name in ("smp_a", "smp_b", "smp_c")]
+        assert set(await other.deliver_batch(wanted)) == {"SUCCESS"}
+        assert [(topic, row["data"]["sample_id"]) for topic, row in await other.published()] == [("task", "smp_c")]
+        assert await record(queue, "smp_a") == before
 
 
 async def test_a_withdrawn_sample_is_never_asked_whenever_the_news_comes(queue: Running) -> None:

@@ -292,3 +292,30 @@ async def test_metrics_have_the_names_that_the_docs_promise(tmp_path: Path) -> N
     own = [one for one in vars(telemetry).values() if isinstance(one, MetricWrapperBase)]
     assert promised <= exposed
     assert len(promised) == len(own)  # each that every service has; a service's own are its own page's
+
+
+class Hopeful(Counter):
+    """The same, but it takes what comes to be new, and counts nothing in all."""
+
+    async def count(self, batch: Sequence[Message[SampleWithdrawn]], unit: Unit) -> None:
+        known = await unit.get_new(f"seen:{message.event.sample_id}" for message in batch)
+        for message in batch:
+            key = f"seen:{message.event.sample_id}"
+            if key not in known:
+                unit.put(key, {"seen": True}, guard=True)
+                event = SampleDiscarded(
+                    project="p", sample_id=message.event.sample_id, policy={"id": "x", "version": 1}
+                )
+                unit.emit(event, message, guard=key)
+
+
+async def test_a_bulk_that_is_taken_to_be_new_and_is_not_says_only_what_is(tmp_path: Path) -> None:
+    """As when a service has written and was killed before it could tell its sidecar."""
+    async with started(Hopeful().create, tmp_path) as running:
+        first = [withdrawn(f"smp_{number}") for number in range(100)]
+        again = [withdrawn(f"smp_{number}") for number in range(50, 150)]
+        told: list[str] = []
+        for batch in (first, again, again):
+            assert set(await running.deliver_batch(batch)) == {"SUCCESS"}
+            told += [row["sample_id"] for row in await running.data(SampleDiscarded)]
+        assert sorted(told) == sorted(f"smp_{number}" for number in range(150))
