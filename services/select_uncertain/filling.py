@@ -60,7 +60,8 @@ class Gate:
     def __init__(self, pool: ProjectPool, policy: SelectionPolicy, now: datetime) -> None:
         self._pool, self._policy = pool, policy
         self._tree = pool.tree(policy)
-        self._ledger: Ledger = pool.ledger(now)
+        # Only leaves that count ask it, and it takes a look at everything that was ever asked.
+        self._ledger: Ledger = pool.ledger(now) if self._tree.counts else Ledger((), 0, now)
         self.budgets: Limits = budgets(pool, policy)
         self._open = _open_by_class(pool) if policy.open_per_class else {}
         self._taken: list[str] = []

@@ -188,24 +188,46 @@ class ProjectPool:
     indexed: set[str] = field(default_factory=set)  # samples that a segment of the index names
     leased: set[str] = field(default_factory=set)  # questions that somebody is at, as far as is known here
     leaving: dict[str, tuple[datetime, int]] = field(default_factory=dict)  # those asked to give way: when, how often
+    _states: dict[State, dict[str, Candidate]] = field(init=False)
+    _asked: dict[Place, Counter[str]] = field(init=False)
     _vectors: dict[str, np.ndarray] = field(default_factory=dict)
     _tree: Tree = field(default_factory=lambda: Tree(None))
     _settled: dict[str, tuple[Candidate, str, list[int | None], bool]] = field(default_factory=dict)
     revision: int = 0  # grows with every change of a sample
+
+    def __post_init__(self) -> None:
+        self._states, self._asked = {}, {"site": Counter(), "device": Counter()}
+        for candidate in self.candidates.values():
+            self._count(candidate, 1)
 
     def put(self, candidate: Candidate, now: datetime) -> None:
         known = self.candidates.get(candidate.sample_id)
         if known is None or known.embedding != candidate.embedding:
             self._vectors.pop(candidate.sample_id, None)
             self.changed_at = now
+        self._count(known, -1)
         self.candidates[candidate.sample_id] = candidate
+        self._count(candidate, 1)
         self.revision += 1
         if candidate.state != "SELECTED":
             self.leased.discard(candidate.sample_id)
             self.leaving.pop(candidate.sample_id, None)
 
+    def _count(self, candidate: Candidate | None, by: int) -> None:
+        """What is asked of the pool again and again, kept so that nobody has to look through all of it."""
+        if candidate is None:
+            return
+        there = self._states.setdefault(candidate.state, {})
+        if by > 0:
+            there[candidate.sample_id] = candidate
+        else:
+            del there[candidate.sample_id]
+        for place, asked in self._asked.items():
+            if candidate.asked:
+                asked[getattr(candidate, place)] += by
+
     def in_state(self, *states: State) -> list[Candidate]:
-        return [candidate for candidate in self.candidates.values() if candidate.state in states]
+        return [candidate for state in states for candidate in self._states.get(state, {}).values()]
 
     @property
     def asked(self) -> int:
@@ -214,7 +236,7 @@ class ProjectPool:
 
     def asked_by(self, place: Place) -> Counter[str]:
         """The same, by the site or the device that they came from."""
-        return Counter(getattr(c, place) for c in self.candidates.values() if c.asked)
+        return +self._asked[place]
 
     @property
     def seen(self) -> int:
@@ -276,7 +298,7 @@ class ProjectPool:
 
     @property
     def open_tasks(self) -> int:
-        return len(self.in_state("SELECTED", "UNSCORABLE"))
+        return sum(len(self._states.get(state, ())) for state in ("SELECTED", "UNSCORABLE"))
 
     def stale(self, *states: State) -> list[str]:
         """Samples in these states whose scores and embedding are another model's."""

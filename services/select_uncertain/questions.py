@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from services.contracts.events import PolicyRef, SampleSelected, Top
+from services.contracts.events import Content, PolicyRef, SampleSelected, Top
 from services.contracts.projects import SelectionPolicy
 from services.select_uncertain.pool import Candidate
 
@@ -24,22 +24,20 @@ def selected(
 ) -> SampleSelected:
     """The question that a decision leads to."""
     trigger = decision["trigger"]
-    return SampleSelected.model_validate(
-        {
-            "project": project,
-            "sample_id": candidate.sample_id,
-            "round_id": decision["round_id"],
-            "content": candidate.content,
-            "priority": priority,
-            "reasons": decision["reasons"],
-            "policy": PolicyRef(id=policy.id, version=policy.version).model_dump(),
-            "strategy": decision.get("strategy", "unscorable"),
-            "seed": seed,
-            "required_labels": policy.required_labels,
-            "trigger": trigger,
-            "is_audit": trigger == "audit",
-            "weight": policy.weight,
-            "prelabel": Top(**candidate.top).model_dump() if candidate.top else None,
-            "model_version": candidate.version,
-        }
+    return SampleSelected(
+        project=project,
+        sample_id=candidate.sample_id,
+        round_id=decision["round_id"],
+        content=Content(**candidate.content),
+        priority=priority,
+        reasons=decision["reasons"],
+        policy=PolicyRef(id=policy.id, version=policy.version),
+        strategy=decision.get("strategy", "unscorable"),
+        seed=seed,
+        required_labels=policy.required_labels,
+        trigger=trigger,
+        is_audit=trigger == "audit",
+        weight=policy.weight,
+        prelabel=Top(**candidate.top) if candidate.top else None,
+        model_version=candidate.version,
     )
