@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import uuid
+from functools import lru_cache
 
 EVENT_NAMESPACE = uuid.UUID("6e1b8f0a-1d53-5d0e-9a55-0b1f0c7a51ed")
 
@@ -22,6 +23,7 @@ def sample_id(project: str, key: str) -> str:
     return f"smp_{digest(project, key)}"
 
 
+@lru_cache(maxsize=4096)
 def task_id(project: str, sample: str) -> str:
     """A sample has one task in a project, however often it is queued."""
     return f"tsk_{digest(project, sample)}"

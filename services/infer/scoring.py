@@ -51,7 +51,6 @@ class Scoring:
         self._service = service
         self._serving = serving
         self._size = settings.batch
-        self._readers = asyncio.Semaphore(settings.readers)
         self.shadows = Shadows(service)
         self.summaries = Summaries(service)
 
@@ -146,11 +145,10 @@ class Scoring:
         return await asyncio.gather(*map(self._piece, claims))
 
     async def _piece(self, claim: Content) -> Piece:
-        async with self._readers:
-            try:
-                return Piece(await self._service.blobs.get(claim.uri), claim.media_type, claim)
-            except (KeyError, ValueError):
-                return Piece(missing=Failure("content-missing", f"there is nothing at {claim.uri}"))
+        try:
+            return Piece(await self._service.blobs.get(claim.uri), claim.media_type, claim)
+        except (KeyError, ValueError):
+            return Piece(missing=Failure("content-missing", f"there is nothing at {claim.uri}"))
 
     async def _block(self, loaded: Loaded, result: Predictions) -> str | None:
         if result.embeddings is None or not len(result.embeddings):
@@ -230,4 +228,4 @@ def _scored(
 
 
 def _told(event: SampleIngested) -> dict[str, Any]:
-    return event.model_dump(include={"captured_at", "stream_id", "attributes", "tags"})
+    return {name: getattr(event, name) for name in ("captured_at", "stream_id", "attributes", "tags")}

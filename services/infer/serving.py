@@ -96,6 +96,8 @@ class Serving:
         """The project's extractor, loaded when it is first needed. Raises ModelNotReady if it cannot be."""
         wanted = document.extractor
         shelf = self._shelf(document.name)
+        if shelf.extractor is not None and shelf.extractor.sha256 == wanted.artefact.sha256:
+            return shelf.extractor
         async with self._service.lock(f"extractor:{document.name}"):
             if shelf.extractor is None or shelf.extractor.sha256 != wanted.artefact.sha256:
                 try:

@@ -27,7 +27,6 @@ class InferSettings(BaseSettings):
     providers: list[str] = Field(default=["CPUExecutionProvider"], min_length=1)
     threads: int = Field(default=1, ge=1, description="of one model run; replicas are the way to use more cores")
     batch: int = Field(default=64, ge=1, description="samples in one model run at most")
-    readers: int = Field(default=32, ge=1, description="blobs read at a time")
     kept: int = Field(default=2, ge=0, description="loaded versions kept for each project beside the active one")
     chunk: int = Field(default=128, ge=1, le=500, description="samples rescored in one transaction")
     deadline_seconds: float = Field(default=30.0, gt=0, description="for a prediction by REST")

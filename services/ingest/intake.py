@@ -82,7 +82,6 @@ class Intake:
         self._service = service
         self._state = "STORED" if settings.buffer_bytes is None else "BUFFERED"
         self._group = settings.group
-        self._writers = asyncio.Semaphore(settings.writers)
         self._lanes: dict[str, Lane] = {}
 
     async def admit(self, project: str, drafts: Sequence[Draft]) -> list[Outcome]:
@@ -182,8 +181,7 @@ class Intake:
             name = blob_name(project, draft)
             if draft.source is not None and draft.source.partition(":")[2] == name:
                 return draft.source
-            async with self._writers:
-                return await self._service.blobs.put(name, draft.content)
+            return await self._service.blobs.put(name, draft.content)
 
         return await asyncio.gather(*map(put, drafts))
 

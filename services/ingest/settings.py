@@ -12,7 +12,6 @@ class IngestSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="HALFSURE_INGEST_", frozen=True)
 
     group: int = Field(default=1000, ge=1, description="samples stored in one transaction at most")
-    writers: int = Field(default=16, ge=1, description="blobs written at a time")
     future_seconds: float = Field(default=300.0, ge=0, description="how far ahead of this clock captured_at may be")
     buffer_bytes: int | None = Field(
         default=None, ge=1, description="what the content of all samples may take; beyond it the least worth goes"

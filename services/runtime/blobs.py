@@ -1,5 +1,6 @@
 """Content by claim check: a local folder, or Azure Blob Storage, as the url says."""
 
+import asyncio
 import contextlib
 import hashlib
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ def blob_store(url: str) -> Blobs:
 PATIENCE: dict[str, Any] = {"connection_timeout": 5, "read_timeout": 30, "retry_total": 2, "initial_backoff": 1}
 
 
+AT_ONCE = 32  # blobs on their way at a time: more only wait for each other, and run into PATIENCE
+
 BLOCK = 4 << 20  # bytes; what is larger goes up in parts of this size
 
 
@@ -53,16 +56,21 @@ class AzureBlobs:
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
         self._container: Any = None
+        self._at_once = asyncio.Semaphore(AT_ONCE)
 
     async def put(self, name: str, content: bytes) -> str:
         from azure.core.exceptions import ResourceExistsError
 
-        with _translated(), contextlib.suppress(ResourceExistsError):
-            if len(content) > BLOCK:
-                await self._put_blocks(self._blob(name), content)
-            else:
-                await self._blob(name).upload_blob(content, overwrite=False, validate_content=True)
+        async with self._at_once:
+            with _translated(), contextlib.suppress(ResourceExistsError):
+                await self._upload(name, content)
         return f"blob:{name}"
+
+    async def _upload(self, name: str, content: bytes) -> None:
+        if len(content) > BLOCK:
+            await self._put_blocks(self._blob(name), content)
+        else:
+            await self._blob(name).upload_blob(content, overwrite=False, validate_content=True)
 
     async def _put_blocks(self, blob: Any, content: bytes) -> None:
         """Block by block, each named by its place and hash: a try after one that broke sends what is missing."""
@@ -103,11 +111,12 @@ class AzureBlobs:
     async def get(self, uri: str) -> bytes:
         from azure.core.exceptions import ResourceNotFoundError
 
-        with _translated():
-            try:
-                return await (await self._blob(uri).download_blob()).readall()
-            except ResourceNotFoundError as error:
-                raise KeyError(uri) from error
+        async with self._at_once:
+            with _translated():
+                try:
+                    return await (await self._blob(uri).download_blob()).readall()
+                except ResourceNotFoundError as error:
+                    raise KeyError(uri) from error
 
     async def replace(self, uri: str, content: bytes) -> None:
         with _translated():
