@@ -32,7 +32,8 @@ from services.cli.errors import EXPECTED
 GOAL = 0.60
 ROOT = Path(__file__).parents[1]
 OUT, HISTORY = ROOT / "out" / "bench", ROOT / "bench" / "history.json"
-SHIFT = 50  # ports between the two stacks
+SHIFT, FURTHER = 50, 500  # ports from the first stack to the empty one, and to the one with more replicas
+TWICE = ("infer", "label-queue")  # what may have replicas, as ingest has where there is no buffer
 PASSES: dict[str, Mode | None] = {
     "chain": None,
     "empty handlers": "typed",
@@ -56,7 +57,23 @@ async def measure(samples: int, repeat: int, port_offset: int, folder: Path, con
                     runs[name].append(run)
                     console.print(f"  {number}/{repeat} {name}: {run.rate:.0f} samples/s", style="dim")
         publishing = await empty.publishing(5000)
-    return {"runs": runs, "publishing": publishing}
+        memory = {"chain": real.memory(), "empty": empty.memory()}
+        replicas = {app: await twice(app, real, samples, repeat, port_offset, folder, console) for app in TWICE}
+    return {"runs": runs, "publishing": publishing, "memory": memory, "replicas": replicas}
+
+
+async def twice(
+    app: str, one: Bed, samples: int, repeat: int, port_offset: int, folder: Path, console: Console
+) -> list[tuple[float, float]]:
+    """Rates of passes of the same turn: with two replicas of a service, and with one."""
+    rates: list[tuple[float, float]] = []
+    async with bed(folder / app, real=True, port_offset=port_offset + FURTHER, twice=[app]) as two:
+        await two.run(None, f"{app}-warm", min(samples, 200))
+        for number in range(repeat):
+            name = f"{app}-{number}"
+            rates.append(((await two.run(None, name, samples)).rate, (await one.run(None, name, samples)).rate))
+            console.print(f"  {number + 1}/{repeat} two of {app}: {rates[-1][0]:.0f} samples/s", style="dim")
+    return rates
 
 
 def summary(runs: dict[str, list[Run]]) -> dict[str, Any]:
@@ -125,6 +142,8 @@ def main(words: Sequence[str]) -> int:
         "goal": GOAL,
         "chain": summary(measured["runs"]),
         "publishing": measured["publishing"],
+        "memory": measured["memory"],
+        "replicas": measured["replicas"],
         "inference": rates(),
         "convolutional": conv_rates(),
     }
@@ -138,6 +157,8 @@ def conclude(console: Console, report: dict[str, Any], *, record: bool) -> int:
     """Write the rows, say what was missed and what has got worse; 1 if anything has."""
     rows = [
         *figures.chain(report["chain"]),
+        *figures.replicas(report["replicas"]),
+        *figures.memory(report["memory"]),
         *figures.inference(report["inference"], report["convolutional"]),
         *figures.queue(_read(ROOT / "out" / "labels" / "report.json", {})),
         *figures.selection(_read(ROOT / "out" / "bench-selection" / "report.json", {})),

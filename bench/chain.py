@@ -24,6 +24,7 @@ import yaml
 from PIL import Image
 
 from bench.empty import Mode, ingested
+from services.cli.replicas import ReplicatedStack
 from services.cli.settings import StackSettings, default_root
 from services.cli.stack import Stack
 from services.contracts.envelope import CONTENT_TYPE, wrap
@@ -188,6 +189,10 @@ class Bed:
         """Tell the services that the project of a pass is deleted, and wait until they have heard it."""
         await self._tell(ProjectUpdated(project=name, revision=2, document={}, deleted=True), 404)
 
+    def memory(self) -> dict[str, float]:
+        """Resident MB of each process now."""
+        return {name: psutil.Process(pid).memory_info().rss / 1e6 for name, pid in self.pids().items()}
+
     def pids(self) -> dict[str, int]:
         """All processes of the stack."""
         return {name: pid for name in self._stack.processes if (pid := self._stack.pid(name))}
@@ -215,10 +220,10 @@ class Bed:
 
 
 @contextlib.asynccontextmanager
-async def bed(folder: Path, *, real: bool, port_offset: int) -> AsyncIterator[Bed]:
-    """The four services, or their empty twins, up and ready."""
+async def bed(folder: Path, *, real: bool, port_offset: int, twice: Sequence[str] = ()) -> AsyncIterator[Bed]:
+    """The four services, or their empty twins, up and ready; two replicas of those in `twice`."""
     settings = StackSettings(home=folder / "home", run_file=_run_file(folder, real), port_offset=port_offset)
-    async with Stack(settings).running() as stack:
+    async with ReplicatedStack(settings, twice).running() as stack:
         made = Bed(stack)
         try:
             yield made

@@ -46,6 +46,29 @@ def chain(rows: Mapping[str, Mapping[str, Any]]) -> list[Row]:
     return found
 
 
+def replicas(rates: Mapping[str, Sequence[tuple[float, float]]]) -> list[Row]:
+    """The chain's rate with two replicas of a service beside that with one, in passes of the same turn."""
+    return [
+        row(
+            f"chain with two of {app} beside one, samples/s",
+            median(a for a, _ in pairs),
+            median(b for _, b in pairs),
+            None,
+        )
+        | {"ratio": median(two / one for two, one in pairs)}
+        for app, pairs in rates.items()
+    ]
+
+
+def memory(megabytes: Mapping[str, Mapping[str, float]]) -> list[Row]:
+    """Of each process of the chain after all passes, beside its empty twin's."""
+    empty = megabytes["empty"]
+    return [
+        row(f"{name}, resident MB after all passes beside its empty twin", size, empty.get(name), None)
+        for name, size in megabytes["chain"].items()
+    ]
+
+
 def inference(tiny: Mapping[str, float], convolutional: Mapping[str, float]) -> list[Row]:
     """infer's rates by CPU second beside onnxruntime's, and beside its own one by one."""
     raw, model, service = "onnxruntime, tensors in batches", "model, tensors in batches", "service, pictures in batches"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.figures import chain, inference, kept, queue, remembered, row, selection, worse
+from bench.figures import chain, inference, kept, memory, queue, remembered, replicas, row, selection, worse
 
 KEYS = {"what", "value", "ceiling", "ratio", "goal", "met"}
 CHAIN = {
@@ -21,11 +21,14 @@ TINY = {
     "service, pictures in batches": 300.0,
     "service, pictures one by one": 10.0,
 }
+MEMORY = {"chain": {"infer": 180.0, "redis": 60.0}, "empty": {"infer": 90.0, "redis": 30.0}}
+REPLICAS = {"infer": [(120.0, 100.0), (90.0, 100.0), (110.0, 100.0)]}
 CONVOLUTIONAL = {"onnxruntime, tensors in batches": 100.0, "model, tensors in batches": 80.0}
 
 
 def test_every_row_has_its_ceiling_its_ratio_and_its_goal() -> None:
     rows = [*chain(CHAIN), *inference(TINY, CONVOLUTIONAL), *queue({"claim_p95_ms": {"1000": 10.0, "1000000": 20.0}})]
+    rows += [*replicas(REPLICAS), *memory(MEMORY)]
     rows += selection({"goals": [{"goal": "area", "reached": "+1", "met": True, "tried": ""}]})
     assert all(set(one) == KEYS for one in rows)
     met = {one["what"]: one["met"] for one in rows}
@@ -37,6 +40,12 @@ def test_every_row_has_its_ceiling_its_ratio_and_its_goal() -> None:
     assert met["claim with 1,000,000 waiting, p95 ms"] is True
     assert met["claim with 1,000,000 waiting beside 1,000, p95 ms"] is False
     assert met["selection: area"] is True
+
+
+def test_replicas_and_memory_stand_beside_what_is_measured_in_the_same_run() -> None:
+    (two,) = replicas(REPLICAS)
+    assert (two["value"], two["ceiling"], two["ratio"], two["met"]) == (110.0, 100.0, 1.1, None)
+    assert [(one["value"], one["ceiling"], one["ratio"]) for one in memory(MEMORY)] == [(180, 90, 2), (60, 30, 2)]
 
 
 def test_a_goal_is_at_least_or_at_most() -> None:
@@ -78,6 +87,7 @@ def test_a_run_is_written_recorded_and_held_against_the_last_ones(
     monkeypatch.setattr(main, "OUT", tmp_path / "out")
     monkeypatch.setattr(main, "HISTORY", tmp_path / "history.json")
     report = {"chain": CHAIN, "inference": TINY, "convolutional": CONVOLUTIONAL, "machine": "x86_64"}
+    report |= {"memory": MEMORY, "replicas": REPLICAS}
     for _ in range(3):
         assert main.conclude(Console(quiet=True), report, record=True) == 0
     assert len(json.loads((tmp_path / "history.json").read_text())) == 3
