@@ -41,7 +41,7 @@ class ChaosStack(ReplicatedStack):
     def __init__(self, folder: Path, offset: int, replicas: int) -> None:
         settings = StackSettings(home=folder / "home", run_file=run_file(folder), port_offset=offset)
         super().__init__(settings, SEVERAL, replicas)
-        self.control_file = folder / "control.json"
+        self.control_file = folder.with_name(f"{folder.name}-control.json")  # beside the disk that gets full
         self.unsaved = False  # whether Redis may have acknowledged what is in no file
 
     def control(self, **wanted: float) -> None:
