@@ -50,15 +50,15 @@ class Block:
         return f"{self.page}:{self.line}"
 
 
-def blocks(page: Path) -> Iterator[Block]:
-    """The shell blocks of a page, in order."""
+def blocks(page: Path, root: Path = ROOT) -> Iterator[Block]:
+    """The shell blocks of a page of a checkout, in order."""
     text = page.read_text()
     for match in FENCE.finditer(text):
         language, _, kind = match["info"].strip().partition(" ")
         if language in SHELL:
             cut = len(match["indent"])
             body = "".join(line[cut:] if line.strip() else line for line in match["body"].splitlines(keepends=True))
-            yield Block(str(page.relative_to(ROOT)), text.count("\n", 0, match.start()) + 1, kind.strip(), body)
+            yield Block(str(page.relative_to(root)), text.count("\n", 0, match.start()) + 1, kind.strip(), body)
 
 
 def loose(page: Path) -> list[str]:

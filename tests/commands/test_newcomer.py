@@ -60,8 +60,8 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
         subprocess.run(down, cwd=clone, env=terminal.environment, capture_output=True)
 
 
-def environment(terminal: Terminal) -> None:
-    """`make setup` makes it; where no registry is to be reached, it is this one's packages with the clone's code."""
+def environment(terminal: Terminal, set_up: str) -> None:
+    """The README's `make setup` makes it; where no registry is to be reached, it is a copy of this checkout's."""
     if os.environ.get("HALFSURE_NEWCOMER_OFFLINE"):
         shutil.copytree(ROOT / ".venv", terminal.clone / ".venv", symlinks=True)
         for script in (terminal.clone / ".venv" / "bin").iterdir():
@@ -72,14 +72,16 @@ def environment(terminal: Terminal) -> None:
         for link in (terminal.clone / ".venv").rglob("_editable_impl_halfsure*"):
             link.write_text(link.read_text().replace(str(ROOT), str(terminal.clone)))
         return
-    terminal.type("make setup", 1200)
+    terminal.type(set_up, 1200)
 
 
 def test_a_labelled_queue_and_a_first_model_in_a_quarter_of_an_hour(terminal: Terminal) -> None:
     truth = photos(terminal.clone / "photos", COUNT, random.Random(SEED + 1), by_class=False)
+    page = list(blocks(terminal.clone / "README.md", terminal.clone))
+    (set_up,) = [block.text.strip() for block in page if block.text.startswith("make setup")]
+    first, second = [block.text for block in page if quick_start(block)]
     began = time.monotonic()
-    environment(terminal)
-    first, second = [block.text for block in blocks(terminal.clone / "README.md") if quick_start(block)]
+    environment(terminal, set_up)
     said = "".join(terminal.type(line) for line in first.splitlines())
     address, token = re.findall(r"(http://127\.0\.0\.1:\d+)/label\?token=([\w-]+)", said)[-1]
     waited, twentieth, answered = people(address, token, terminal.clone / "photos", truth)
