@@ -23,7 +23,8 @@ FormatOption = Annotated[
     typer.Option(
         "--format",
         "-f",
-        help="jsonl, csv, parquet, label-studio, coco, azureml, yolo, huggingface (default: by the name, else jsonl).",
+        help="jsonl, csv, parquet, label-studio, coco, azureml, yolo, huggingface or an installed one "
+        "(default: by the name, else jsonl).",
     ),
 ]
 
