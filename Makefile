@@ -10,6 +10,8 @@ STAMP  := $(VENV)/.set-up
 BENCH  := .venv-bench
 # The environment that the docs are built in.
 DOCS   := .venv-docs
+# The environment of what looks packages up in the database of known weaknesses.
+AUDIT  := .venv-audit
 # The services of all profiles, by app id: each is an image of its own.
 SERVICES := ingest infer select-uncertain label-queue retrain-trigger uplink portal
 # Where the images come from, in deploy/k8s too; `docker` or `podman` builds them, or the one-node cluster's tool.
@@ -109,10 +111,11 @@ test-newcomer: setup ## Type the README's quick start in a fresh clone, on pictu
 release: $(STAMP) ## Wheel, bills of materials, overlays with that version, changelog (VERSION=1.2.3); images where a builder is
 	@$(BIN)/python deploy/release.py "$(VERSION)"
 
-audit: $(STAMP) ## Look all locked packages up in the database of known weaknesses (asks the network)
-	@$(BIN)/python -m venv $(VENV)-audit && $(VENV)-audit/bin/python -m pip install --quiet pip-audit
-	for lock in requirements/*.txt; do \
-	  $(VENV)-audit/bin/pip-audit --require-hashes --disable-pip --requirement $$lock || exit 1; done
+audit: $(AUDIT)/.set-up ## Look all locked packages up in the database of known weaknesses (asks the network; SERVICE=pypi|osv)
+	@# Strict: a package that the database was not asked about is a failure, not a footnote.
+	@failed=0; for lock in requirements/*.txt; do echo "$$lock"; \
+	  $(AUDIT)/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off \
+	    --vulnerability-service $(or $(SERVICE),pypi) --requirement $$lock || failed=1; done; exit $$failed
 
 sbom: $(STAMP) ## Write the bill of materials of every service (CycloneDX 1.6) from the hashed requirements to out/sbom
 	@mkdir -p out/sbom
@@ -163,6 +166,7 @@ lock: ## Pin all packages anew, with hashes and no download addresses
 	@# Environments and tools of their own, for what not every set-up needs.
 	$(COMPILE) --group standins --upgrade --output-file requirements/standins.txt
 	$(COMPILE) --group docs --upgrade --output-file requirements/docs.txt
+	$(COMPILE) --group audit --upgrade --output-file requirements/audit.txt
 	$(COMPILE) --group browser --upgrade --output-file requirements/browser.txt
 	$(COMPILE) --group trust --constraint $(LOCK) --upgrade --output-file requirements/trust.txt
 	$(COMPILE) --group bench --constraint $(LOCK) --upgrade --output-file requirements/bench.txt
@@ -178,7 +182,7 @@ lock: ## Pin all packages anew, with hashes and no download addresses
 	  --output-file requirements/retrain-trigger-azureml.txt
 
 clean: ## Remove the Python environment and all caches of this folder (the state in .halfsure stays)
-	rm -rf $(VENV) $(BENCH) $(DOCS) .pytest_cache .ruff_cache .hypothesis .import_linter_cache out
+	rm -rf $(VENV) $(BENCH) $(DOCS) $(AUDIT) .pytest_cache .ruff_cache .hypothesis .import_linter_cache out
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is older than what it was made from only when something changed, so a second run does nothing.
@@ -209,4 +213,9 @@ $(DOCS)/.set-up: requirements/docs.txt $(STAMP)
 	@echo "Installing what the docs are built with into $(DOCS) ..."
 	@$(BIN)/python -m venv --clear $(DOCS)
 	@$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/docs.txt
+	@touch $@
+
+$(AUDIT)/.set-up: requirements/audit.txt $(STAMP)
+	@$(BIN)/python -m venv --clear $(AUDIT)
+	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/audit.txt
 	@touch $@
