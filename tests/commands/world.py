@@ -6,8 +6,10 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from commands.blocks import commands
 from PIL import Image, ImageDraw
 
 from services.cli.settings import StackSettings, default_root
@@ -23,7 +26,7 @@ from services.client import Client
 
 OFFSET = "9000"  # of all ports, so that a stack of the reader's own may run beside it
 SEED = 7
-SECONDS = 1500
+SECONDS = 180  # for each command; those of `simulate` start a stack of their own, on a machine with other work
 # Projects that a page takes for granted, beyond those that it makes itself; and its HALFSURE_PROJECT.
 GIVEN = {"yard", "press", "post", "line"}
 MAKES = {"docs/tutorials/images.md": {"yard"}, "docs/tutorials/table.md": {"press", "post", "line"}}
@@ -94,6 +97,20 @@ def fill(folder: Path) -> None:
     (folder / "policy.json").write_text('{"strategy": "margin", "batch": 12}\n')
 
 
+@dataclass(frozen=True)
+class Typed:
+    """What came of a block: its status, none if it was not done in time, and all that it has said."""
+
+    status: int | None
+    seconds: float
+    limit: int
+    said: str
+
+    def check(self, what: object) -> None:
+        ended = f"exit {self.status}" if self.status is not None else f"not done after {self.limit} s"
+        assert self.status == 0, f"{what}: {ended}\n{self.said[-8000:]}"
+
+
 @dataclass
 class World:
     """A folder with the files, and a stack whose state is in it."""
@@ -102,17 +119,32 @@ class World:
     environment: dict[str, str] = field(default_factory=dict)
     up: bool = False
 
-    def shell(self, text: str, folder: Path) -> "subprocess.CompletedProcess[str]":
-        """What a reader types, in a shell that stops at the first failure."""
-        command = ["bash", "-eo", "pipefail", "-c", text]
-        return subprocess.run(
-            command, cwd=folder, env=self.environment, capture_output=True, text=True, timeout=SECONDS
-        )
+    def shell(self, text: str, folder: Path) -> Typed:
+        """What a reader types, in a shell that stops at the first failure, and says what it types.
 
-    def halfsure(self, line: str) -> str:
-        done = self.shell(f"halfsure {line}", self.folder)
-        assert done.returncode == 0, f"halfsure {line}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
+        What outlives its time is ended with all that it has started, but for a stack in the background.
+        """
+        limit, began = SECONDS * max(1, len(commands(text))), time.monotonic()
+        with tempfile.TemporaryFile() as said:
+            shell = subprocess.Popen(
+                ["bash", "-xeo", "pipefail", "-c", text],
+                cwd=folder,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                status: int | None = shell.wait(limit)
+            except subprocess.TimeoutExpired:
+                os.killpg(shell.pid, signal.SIGKILL)
+                status = None
+            said.seek(0)
+            return Typed(status, round(time.monotonic() - began, 1), limit, said.read().decode(errors="replace"))
+
+    def halfsure(self, line: str) -> None:
+        self.shell(f"halfsure {line}", self.folder).check("what the page takes for granted")
 
     @contextmanager
     def page(self, page: str) -> Iterator[Path]:
