@@ -31,7 +31,7 @@ def test_one_trace_from_the_ingested_sample_to_the_activated_model(
     for run in runs:
         _follows(traces, run)
     sidecars = {span.service for spans in traces.values() for span in spans if span.sidecar}
-    assert sidecars == set(HOPS), "the sidecars export to the same collector"
+    assert sidecars == {*HOPS, "portal"}, "the sidecars export to the same collector"
 
 
 def _follows(traces: dict[str, list[Span]], run: Span) -> None:
