@@ -3,8 +3,8 @@
 The version is set in pyproject.toml, and a section of CHANGELOG.md is begun from the commits since the last tag. Then
 the wheel is built, twice, and both have to be the same bytes; a bill of materials for each service is written from its
 hashed requirements; the overlays of deploy/k8s are rendered with that version's images (there is no chart: its README
-says why); images are built where docker or podman is. SHA256SUMS names all of it. What is left to a person: reading the
-changelog, committing, tagging, pushing.
+says why); SHA256SUMS names all of it. Images are built where docker or podman answers. What is left to a person:
+reading the changelog, committing, tagging, pushing.
 """
 
 import hashlib
@@ -91,10 +91,15 @@ def overlays(target: Path, version: str) -> None:
         (target / f"k8s-{name}.yaml").write_text(re.sub(r"(\bhalfsure/[\w-]+):dev\b", rf"\g<1>:{version}", text))
 
 
+def _answers(builder: str) -> bool:
+    """A client alone builds nothing: its daemon, if it has one, has to be there too."""
+    return shutil.which(builder) is not None and not subprocess.run((builder, "info"), capture_output=True).returncode
+
+
 def images(version: str) -> str:
-    builder = next((one for one in ("docker", "podman") if shutil.which(one)), None)
+    builder = next((one for one in ("docker", "podman") if _answers(one)), None)
     if builder is None:
-        return "no images: neither docker nor podman is here"
+        return "no images: neither docker nor podman answers here"
     run("make", "images", f"TAG={version}", f"BUILD={builder} build")
     return f"images of all services, tag {version}, by {builder}"
 
@@ -113,11 +118,10 @@ def main(version: str) -> None:
     bills(target, version)
     overlays(target, version)
     shutil.copy2(changelog, target)
-    told = images(version)
     files = sorted(one for one in target.iterdir() if one.is_file())
     sums = "".join(f"{hashlib.sha256(one.read_bytes()).hexdigest()}  {one.name}\n" for one in files)
     (target / "SHA256SUMS").write_text(sums)
-    print(f"{target.relative_to(ROOT)}: {len(files)} files; {told}")
+    print(f"{target.relative_to(ROOT)}: {len(files)} files and SHA256SUMS; {images(version)}")
     print(f"To do by hand: read CHANGELOG.md; git commit -am 'Release {version}'; git tag v{version}; push")
 
 

@@ -1,6 +1,7 @@
 """What `make release` writes by itself: the version and the changelog."""
 
 import runpy
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +31,11 @@ def test_only_the_projects_own_version_changes() -> None:
 def test_what_is_no_version_is_refused(version: str) -> None:
     with pytest.raises(SystemExit, match="VERSION"):
         release["main"](version)
+
+
+def test_a_client_without_its_daemon_is_no_builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = tmp_path / "docker"
+    client.write_text('#!/bin/sh\necho "Cannot connect to the Docker daemon" >&2\nexit 1\n')
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert release["images"]("1.2.3") == "no images: neither docker nor podman answers here"
