@@ -104,7 +104,7 @@ SURE = {"low": 0.51, "mid": 0.8, "high": 0.81, "top": 0.99}
 
 
 async def test_only_what_the_rules_let_pass_is_asked_and_each_decision_says_why(tmp_path: Path) -> None:
-    """Rows 2.4, 2.10, 2.12."""
+    """Rows 1.7 (a rule is a document, no service is edited), 2.4, 2.10, 2.12."""
     async with started(create, tmp_path) as running:
         both = {"rule": "all", "of": [BAND, {"rule": "tagged", "tags": ["night"], "name": "at night"}]}
         await begin(running, where=both, weight=2.5)

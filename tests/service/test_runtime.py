@@ -265,6 +265,8 @@ async def test_a_replica_says_at_a_set_interval_that_it_is_alive(tmp_path: Path)
     """Row 2.16: off unless an interval is set; no two beats have the same id, a restart between them or not."""
     async with started(Counter().create, tmp_path) as running:
         assert ServiceHeartbeat not in running.service.said
+        asked = [await running.client.get(path) for path in ("/healthz", "/readyz")]
+        assert [answer.status_code for answer in asked] == [200, 200], "without a token"
     beats: dict[str, Any] = {}
     for _ in range(2):
         async with started(Counter().create, tmp_path, heartbeat_seconds=0.05) as running:
