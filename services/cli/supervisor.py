@@ -15,7 +15,7 @@ from services.cli.process import ProcessSpec, Readiness, Sentinel, last_lines, s
 
 State = Literal["waiting", "starting", "ready", "restarting", "stopped", "failed"]
 
-_LISTEN = 2.0  # seconds between two looks at a process that is ready
+_LISTEN = 5.0  # seconds between two looks at a process that is ready
 _POLL = 0.1
 _FIRST_DELAY = 0.2
 _LAST_DELAY = 5.0

@@ -43,6 +43,6 @@ def test_a_workflow_may_only_read_and_types_targets_that_exist(path: Path) -> No
     assert {run.split()[1] for run in runs} <= targets
 
 
-def test_ci_tests_audits_and_writes_the_bills_of_materials() -> None:
+def test_ci_tests_plays_chaos_audits_and_writes_the_bills_of_materials() -> None:
     (path,) = WORKFLOWS
-    assert {"make test", "make audit", "make sbom"} <= {step.get("run") for step in steps(path)}
+    assert {"make test", "make chaos RUNS=10", "make audit", "make sbom"} <= {step.get("run") for step in steps(path)}
