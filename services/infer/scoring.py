@@ -142,19 +142,20 @@ class Scoring:
 
     async def read(self, claims: Sequence[Content]) -> list[Piece]:
         """The contents of claims; what is missing says so."""
-        return await asyncio.gather(*map(self._piece, claims))
-
-    async def _piece(self, claim: Content) -> Piece:
-        try:
-            return Piece(await self._service.blobs.get(claim.uri), claim.media_type, claim)
-        except (KeyError, ValueError):
-            return Piece(missing=Failure("content-missing", f"there is nothing at {claim.uri}"))
+        contents = await self._service.blobs.get_all([claim.uri for claim in claims])
+        return [_piece(claim, content) for claim, content in zip(claims, contents, strict=True)]
 
     async def _block(self, loaded: Loaded, result: Predictions) -> str | None:
         if result.embeddings is None or not len(result.embeddings):
             return None
         raw = np.ascontiguousarray(result.embeddings, "<f4").tobytes()
         return await self._service.blobs.put(f"embeddings/{loaded.project}/{loaded.version}/{sha256(raw)}.f32", raw)
+
+
+def _piece(claim: Content, content: bytes | None) -> Piece:
+    if content is None:
+        return Piece(missing=Failure("content-missing", f"there is nothing at {claim.uri}"))
+    return Piece(content, claim.media_type, claim)
 
 
 def claim_key(project: str, sample: str) -> str:

@@ -177,13 +177,11 @@ class Intake:
         return new, old
 
     async def _blobs(self, project: str, drafts: Sequence[Draft]) -> list[str]:
-        async def put(draft: Draft) -> str:
-            name = blob_name(project, draft)
-            if draft.source is not None and draft.source.partition(":")[2] == name:
-                return draft.source
-            return await self._service.blobs.put(name, draft.content)
-
-        return await asyncio.gather(*map(put, drafts))
+        names = [blob_name(project, draft) for draft in drafts]
+        there = [(draft.source or "").partition(":")[2] == name for draft, name in zip(drafts, names, strict=True)]
+        rows = list(zip(drafts, names, there, strict=True))
+        put = iter(await self._service.blobs.put_all([(name, draft.content) for draft, name, is_ in rows if not is_]))
+        return [draft.source or "" if is_ else next(put) for draft, _, is_ in rows]
 
     async def _index(
         self, unit: Unit, project: str, lane: Lane, headers: Sequence[index.Header], counts: dict[str, int]

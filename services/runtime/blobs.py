@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,18 @@ class AzureBlobs:
         checked = ContentSettings(content_md5=bytearray(md5(content)))
         missing = MatchConditions.IfMissing
         await blob.commit_block_list([BlobBlock(n) for n in names], content_settings=checked, match_condition=missing)
+
+    async def put_all(self, contents: Sequence[tuple[str, bytes]]) -> list[str]:
+        return await asyncio.gather(*(self.put(name, content) for name, content in contents))
+
+    async def get_all(self, uris: Sequence[str]) -> list[bytes | None]:
+        return await asyncio.gather(*map(self._found, uris))
+
+    async def _found(self, uri: str) -> bytes | None:
+        try:
+            return await self.get(uri)
+        except (KeyError, ValueError):
+            return None
 
     async def holds(self, uri: str, content: bytes) -> bool:
         """By size and MD5, which Blob Storage makes of what it has or has checked block by block; else by reading."""

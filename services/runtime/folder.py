@@ -6,7 +6,8 @@ import ctypes
 import errno
 import os
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -42,6 +43,21 @@ class FolderBlobs:
         with _translated():
             await self._writing.one((path, content))
         return f"blob:{name}"
+
+    async def put_all(self, contents: Sequence[tuple[str, bytes]]) -> list[str]:
+        items = [(self._path(name), content) for name, content in contents]
+        with _translated():
+            await self._writing.all(items)
+        return [f"blob:{name}" for name, _ in contents]
+
+    async def get_all(self, uris: Sequence[str]) -> list[bytes | None]:
+        paths: dict[str, str] = {}
+        for uri in uris:
+            with contextlib.suppress(ValueError):
+                paths[uri] = self._path(uri.removeprefix("blob:"))
+        with _translated():
+            contents = dict(zip(paths, await self._reading.all([*paths.values()], NOTHING_THERE), strict=True))
+        return [contents.get(uri) for uri in uris]
 
     async def get(self, uri: str) -> bytes:
         path = self._path(uri.removeprefix("blob:"))
@@ -123,13 +139,27 @@ class Together(Generic[Asked, Answer]):
 
     def __init__(self, work: Callable[[Sequence[Asked]], "list[Answer | OSError]"]) -> None:
         self._work = work
-        self._waiting: list[tuple[Asked, asyncio.Future[Answer]]] = []
+        self._waiting: list[tuple[Sequence[Asked], asyncio.Future[list[Answer | OSError]]]] = []
         self._going: asyncio.Task[None] | None = None
 
     async def one(self, item: Asked) -> Answer:
         """The answer for one item. Raises its OSError."""
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
+        (answer,) = await self._asked([item])
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    async def all(self, items: Sequence[Asked], nothing: Collection[int] = ()) -> list[Answer | None]:
+        """The answers, None where the error is one of `nothing`. Raises the first other OSError."""
+        answers = await self._asked(items) if items else []
+        for answer in answers:
+            if isinstance(answer, OSError) and answer.errno not in nothing:
+                raise answer
+        return [None if isinstance(answer, OSError) else answer for answer in answers]
+
+    async def _asked(self, items: Sequence[Asked]) -> "list[Answer | OSError]":
+        future: asyncio.Future[list[Answer | OSError]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((items, future))
         if self._going is None or self._going.done():
             self._going = asyncio.create_task(self._go())
         return await future
@@ -138,9 +168,7 @@ class Together(Generic[Asked, Answer]):
         while self._waiting:
             taken, self._waiting = self._waiting, []
             try:
-                answers: Sequence[Answer | BaseException] = await asyncio.to_thread(
-                    self._work, [item for item, _ in taken]
-                )
+                answers = iter(await asyncio.to_thread(self._work, [item for items, _ in taken for item in items]))
             except BaseException as error:
                 for _, future in taken:
                     if not future.done():
@@ -148,13 +176,10 @@ class Together(Generic[Asked, Answer]):
                 if not isinstance(error, Exception):
                     raise
                 continue
-            for (_, future), answer in zip(taken, answers, strict=True):
-                if future.done():
-                    continue
-                if isinstance(answer, BaseException):
-                    future.set_exception(answer)
-                else:
-                    future.set_result(answer)
+            for items, future in taken:
+                answered = list(islice(answers, len(items)))
+                if not future.done():
+                    future.set_result(answered)
 
 
 def _is_there(path: str, size: int) -> bool:

@@ -91,6 +91,12 @@ class MemoryBlobs:
     async def get(self, uri: str) -> bytes:
         return self.contents[uri]
 
+    async def put_all(self, contents: Sequence[tuple[str, bytes]]) -> list[str]:
+        return [await self.put(name, content) for name, content in contents]
+
+    async def get_all(self, uris: Sequence[str]) -> list[bytes | None]:
+        return [self.contents.get(uri) for uri in uris]
+
     async def holds(self, uri: str, content: bytes) -> bool:
         return self.contents.get(uri) == content
 

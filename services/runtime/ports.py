@@ -82,6 +82,14 @@ class Blobs(Protocol):
         """Raises KeyError if there is none."""
         ...
 
+    async def put_all(self, contents: Sequence[tuple[str, bytes]]) -> list[str]:
+        """`put` of many, in as few trips as there can be."""
+        ...
+
+    async def get_all(self, uris: Sequence[str]) -> list[bytes | None]:
+        """`get` of many; None for what there is not."""
+        ...
+
     async def holds(self, uri: str, content: bytes) -> bool:
         """Whether exactly this content is at `uri`, as the store itself has it and not as it was sent."""
         ...

@@ -8,7 +8,7 @@ Both follow the file that HALFSURE_CHAOS names, {"clock": seconds, "blobs": seco
 import asyncio
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from os import environ
@@ -53,6 +53,14 @@ class SlowBlobs:
     async def get(self, uri: str) -> bytes:
         await asyncio.sleep(wanted("blobs"))
         return await self._blobs.get(uri)
+
+    async def put_all(self, contents: Sequence[tuple[str, bytes]]) -> list[str]:
+        await asyncio.sleep(wanted("blobs"))
+        return await self._blobs.put_all(contents)
+
+    async def get_all(self, uris: Sequence[str]) -> list[bytes | None]:
+        await asyncio.sleep(wanted("blobs"))
+        return await self._blobs.get_all(uris)
 
     async def holds(self, uri: str, content: bytes) -> bool:
         return await self._blobs.holds(uri, content)
