@@ -43,6 +43,23 @@ async def test_many_blobs_at_once_are_each_their_own(blobs: Any) -> None:
     assert await asyncio.gather(*map(blobs.get, uris)) == list(contents.values())
 
 
+async def test_many_blobs_by_one_call_are_in_order_and_what_is_not_there_is_none(blobs: Any) -> None:
+    contents = {f"many/{number % 3}/{number}": str(number).encode() for number in range(20)}
+    uris = await blobs.put_all(list(contents.items()))
+    assert uris == [f"blob:{name}" for name in contents]
+    asked = [uris[3], "blob:many/none", uris[0], "blob:../../etc/passwd", uris[3]]
+    assert await blobs.get_all(asked) == [b"3", None, b"0", None, b"3"]
+    assert (await blobs.put_all([]), await blobs.get_all([])) == ([], [])
+
+
+async def test_a_disk_that_fails_one_of_many_fails_the_call(tmp_path: Path) -> None:
+    """Half of a bulk is no bulk: whoever asked tries all of it again."""
+    blobs = FolderBlobs(tmp_path)
+    await blobs.put("a/file", b"")
+    with pytest.raises(Unavailable):
+        await blobs.put_all([("b/one", b"1"), ("a/file/below", b"2")])
+
+
 async def test_one_blob_that_fails_does_not_fail_the_others(tmp_path: Path) -> None:
     blobs = FolderBlobs(tmp_path)
     await blobs.put("a", b"a file, not a folder")
