@@ -13,11 +13,12 @@ from services.contracts.problem import Problem
 from services.contracts.projects import ProjectDocument, SelectionPolicy
 from services.runtime.service import Service, transact
 from services.runtime.unit import Unit
+from services.select_uncertain.candidate import NO_MODEL, Candidate
 from services.select_uncertain.candidates import TURN, Candidates, cand_key
 from services.select_uncertain.filling import Filled, fill
 from services.select_uncertain.metrics import DROPPED, SELECTED
 from services.select_uncertain.policies import Policies
-from services.select_uncertain.pool import NO_MODEL, Candidate, ProjectPool
+from services.select_uncertain.pool import ProjectPool
 from services.select_uncertain.questions import selected, told
 from services.select_uncertain.rounds import Choice, budget_left, eligible, remaining, why_wait
 from services.select_uncertain.tending import Tending

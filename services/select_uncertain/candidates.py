@@ -25,8 +25,9 @@ from services.contracts.projects import SelectionPolicy
 from services.runtime.service import Service
 from services.runtime.unit import Unit
 from services.select_uncertain import opinions, stopping
+from services.select_uncertain.candidate import NO_MODEL, Candidate, State
 from services.select_uncertain.policies import Policies
-from services.select_uncertain.pool import NO_MODEL, Candidate, ProjectPool, State
+from services.select_uncertain.pool import ProjectPool
 from services.select_uncertain.questions import selected
 from services.select_uncertain.stream import AdaptiveThreshold
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from services.contracts.projects import SelectionPolicy
 from services.select_uncertain.budgets import Ledger
+from services.select_uncertain.candidate import Candidate
 from services.select_uncertain.duplicates import fresh
-from services.select_uncertain.pool import Candidate, ProjectPool
+from services.select_uncertain.pool import ProjectPool
 from services.select_uncertain.rounds import Choice, Limits, budgets, choose, within_budgets
 
 TRIES = 8

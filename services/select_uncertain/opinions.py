@@ -4,7 +4,7 @@ import numpy as np
 
 from services.contracts.events import InferenceResult, PolicyRef, SampleReranked, Top
 from services.contracts.projects import SelectionPolicy
-from services.select_uncertain.pool import Candidate
+from services.select_uncertain.candidate import Candidate
 from services.select_uncertain.rules import Tree
 
 

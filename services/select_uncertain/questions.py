@@ -4,7 +4,7 @@ from typing import Any
 
 from services.contracts.events import Content, PolicyRef, SampleSelected, Top
 from services.contracts.projects import SelectionPolicy
-from services.select_uncertain.pool import Candidate
+from services.select_uncertain.candidate import Candidate
 
 
 def told(candidate: Candidate) -> dict[str, Any]:

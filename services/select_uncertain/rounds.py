@@ -11,7 +11,8 @@ import numpy as np
 from services.contracts.events import Trigger
 from services.contracts.projects import ProjectDocument, SelectionPolicy
 from services.select_uncertain import stopping
-from services.select_uncertain.pool import NO_MODEL, Candidate, Place, ProjectPool
+from services.select_uncertain.candidate import NO_MODEL, Candidate
+from services.select_uncertain.pool import Place, ProjectPool
 from services.select_uncertain.rules import chance
 from services.select_uncertain.strategies import STRATEGIES, Pool
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from services.contracts.projects import SelectionPolicy
-from services.select_uncertain.pool import Candidate, ProjectPool
+from services.select_uncertain.candidate import Candidate
+from services.select_uncertain.pool import ProjectPool
 from services.select_uncertain.rounds import stop_verdict
 from services.select_uncertain.rules import Facts, Judgement, Room, Tree
 

@@ -7,10 +7,11 @@ from services.contracts.events import PolicyRef, SampleDiscarded, SampleEvicted
 from services.contracts.projects import SelectionPolicy
 from services.runtime.service import Service, transact
 from services.runtime.unit import Unit
+from services.select_uncertain.candidate import Candidate
 from services.select_uncertain.candidates import Candidates, cand_key
 from services.select_uncertain.filling import evictable
 from services.select_uncertain.metrics import DROPPED, REJECTED, SEEN
-from services.select_uncertain.pool import Candidate, ProjectPool
+from services.select_uncertain.pool import ProjectPool
 
 PART = 500  # samples in one transaction
 PATIENCE = timedelta(seconds=60)  # after which a question is asked again to give way

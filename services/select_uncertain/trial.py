@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from services.contracts.projects import SelectionPolicy
+from services.select_uncertain.candidate import Candidate
 from services.select_uncertain.filling import fill
-from services.select_uncertain.pool import Candidate, ProjectPool
+from services.select_uncertain.pool import ProjectPool
 from services.select_uncertain.rounds import eligible, remaining
 from services.select_uncertain.rules import Facts, Tree
 from services.select_uncertain.stats import count

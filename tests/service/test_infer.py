@@ -1,7 +1,7 @@
 """infer: cold start, scoring in batches, hot swap, broken artefacts, restarts, rescoring, predictions."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -515,16 +515,16 @@ async def test_a_withdrawal_while_the_sample_is_scored_wins(tmp_path: Path) -> N
         await serve(running, await model(running))
         await running.published()
         (event,) = await samples(running, [png(1)])
-        read, held = running.blobs.get, [event.content.uri]
+        read, held = running.blobs.get_all, [event.content.uri]
 
-        async def slow(uri: str) -> bytes:
-            if uri in held:
-                held.remove(uri)
+        async def slow(uris: Sequence[str]) -> list[bytes | None]:
+            if held and held[0] in uris:
+                held.clear()
                 withdrawal = {"project": "default", "sample_id": event.sample_id, "who": "w", "why": "privacy"}
                 await running.deliver(SampleWithdrawn.model_validate(withdrawal))
-            return await read(uri)
+            return await read(uris)
 
-        running.blobs.get = slow  # type: ignore[method-assign]
+        running.blobs.get_all = slow  # type: ignore[method-assign]
         await running.deliver(event)
         assert not held
         assert await running.published() == []

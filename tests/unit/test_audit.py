@@ -10,7 +10,7 @@ from scipy.stats import beta, binom
 
 from services.contracts.projects import SelectionPolicy, StopRule
 from services.select_uncertain.audit import Estimate, estimate, interval
-from services.select_uncertain.pool import Candidate
+from services.select_uncertain.candidate import Candidate
 from services.select_uncertain.rounds import _by_share, choose
 from services.select_uncertain.stopping import gain, judged, verdict
 from services.select_uncertain.strategies import Pool

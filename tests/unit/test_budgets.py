@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from services.contracts.projects import SelectionPolicy
 from services.contracts.rules import Quota, Spacing
 from services.select_uncertain.budgets import Asked, Ledger
+from services.select_uncertain.candidate import Candidate
 from services.select_uncertain.filling import evictable, fill
-from services.select_uncertain.pool import Candidate, ProjectPool
+from services.select_uncertain.pool import ProjectPool
 from services.select_uncertain.rounds import eligible, remaining
 from services.select_uncertain.rules import FALSE, TRUE, UNKNOWN, Facts
 

@@ -1,6 +1,7 @@
 """How unsure the model is of what each stream brings."""
 
-from services.select_uncertain.pool import Candidate, ProjectPool
+from services.select_uncertain.candidate import Candidate
+from services.select_uncertain.pool import ProjectPool
 from services.select_uncertain.stats import by_stream
 
 
