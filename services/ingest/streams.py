@@ -43,7 +43,8 @@ class Streams:
             for key, points in by_stream.items():
                 before = Stream.read(records.get(key), length)
                 timely = {_number(draft): _kept(draft) for draft in points if _number(draft) > before.closed}
-                streams[key] = before.added(timely)
+                after = before.added(timely)
+                streams[key] = after if after.completed(timely) else after.trimmed()
                 unit.put(key, streams[key].record(), guard=True)
             return streams
 
@@ -59,7 +60,7 @@ class Streams:
 
         async def work(unit: Unit) -> None:
             for key, record in (await unit.get_many(by_stream)).items():
-                stream = Stream.read(record, length).added({}, by_stream[key])
+                stream = Stream.read(record, length).added({}, by_stream[key]).trimmed()
                 unit.put(key, stream.record(), guard=True)
 
         async with self._service.lock(f"streams:{project}"):
@@ -93,7 +94,7 @@ class Streams:
             return windows[draft.sample_id]
         if number in stream.made:
             return draft
-        if number <= stream.closed:
+        if number not in stream.points:
             detail = f"The stream is at {max(stream.points)}; a point that far behind completes nothing. "
             return invalid("/sequence", "too-late", detail + "Does its count start anew? Then it is another stream_id.")
         told = {"sample_id": draft.sample_id, "state": "GATHERING", "points": stream.gathered(number)}

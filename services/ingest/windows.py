@@ -38,10 +38,13 @@ class Stream:
 
     def added(self, points: Mapping[int, Point], made: Iterable[int] = ()) -> "Stream":
         """With these points and windows. A point that is there already stays as it was."""
-        every = Stream(self.length, {**points, **self.points})
-        first = every.closed + 1
-        kept = {number: point for number, point in every.points.items() if number >= first}
-        return Stream(self.length, kept, frozenset(number for number in {*self.made, *made} if number >= first))
+        return Stream(self.length, {**points, **self.points}, self.made | frozenset(made))
+
+    def trimmed(self) -> "Stream":
+        """Without what is of the past; only when the windows that many new points complete are made."""
+        first = self.closed + 1
+        kept = {number: point for number, point in self.points.items() if number >= first}
+        return Stream(self.length, kept, frozenset(number for number in self.made if number >= first))
 
     def completed(self, numbers: Iterable[int]) -> list[int]:
         """Windows, by their last points, that hold one of these points, are whole, and are not made yet."""

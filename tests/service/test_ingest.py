@@ -530,6 +530,18 @@ async def test_a_point_is_a_sample_once_its_window_is_whole(tmp_path: Path) -> N
         assert await running.data(SampleIngested) == []
 
 
+async def test_a_batch_of_many_windows_makes_every_one_and_again_none(tmp_path: Path) -> None:
+    async with ingesting(tmp_path) as running:
+        await _project_of(running, "series", SERIES)
+        lines = "\n".join(json.dumps(point(number)) for number in range(40))
+        for known in (201, 200):
+            answer = await running.call("POST", "/v1/samples:batch?project=series", content=lines)
+            assert [row["status"] for row in answer.json()["results"][-6:]] == [known] * 6
+            if known == 201:
+                assert [row["status"] for row in answer.json()["results"]] == [202] * 2 + [201] * 38
+        assert [event["sequence"] for event in await running.data(SampleIngested)] == list(range(2, 40))
+
+
 async def test_a_late_point_completes_what_waited_for_it_and_a_restart_shortens_nothing(
     tmp_path: Path, ports: Ports
 ) -> None:

@@ -22,7 +22,7 @@ def _play(length: int, order: Sequence[Sequence[int]]) -> tuple[Stream, list[int
         for end in ends:
             assert stream.rows(end) == [{"t": number} for number in range(end - length + 1, end + 1)]
         made += ends
-        record = stream.added({}, ends).record()
+        record = stream.added({}, ends).trimmed().record()
     return Stream.read(record, length), made
 
 
@@ -30,6 +30,14 @@ def _play(length: int, order: Sequence[Sequence[int]]) -> tuple[Stream, list[int
 def test_in_order_there_is_none_before_it_is_full_and_one_a_point_after(length: int, count: int) -> None:
     stream, made = _play(length, [[number] for number in range(count)])
     assert made == list(range(length - 1, count))
+    assert len(stream.points) <= 2 * length
+
+
+@given(st.integers(1, 6), st.lists(st.integers(1, 40), max_size=4))
+def test_a_batch_of_many_windows_makes_every_one(length: int, sizes: list[int]) -> None:
+    numbers = iter(range(sum(sizes)))
+    stream, made = _play(length, [[next(numbers) for _ in range(size)] for size in sizes])
+    assert made == list(range(length - 1, sum(sizes)))
     assert len(stream.points) <= 2 * length
 
 
@@ -51,10 +59,10 @@ def test_a_gap_is_never_bridged() -> None:
 
 
 def test_a_point_of_the_past_is_let_go_and_a_stream_stays_small() -> None:
-    stream = Stream(3).added({number: _point(number) for number in range(100)})
+    stream = Stream(3).added({number: _point(number) for number in range(100)}).trimmed()
     assert sorted(stream.points) == list(range(94, 100))
     assert stream.closed == 93
-    assert stream.added({5: _point(5)}).points == stream.points
+    assert stream.added({5: _point(5)}).trimmed().points == stream.points
 
 
 def test_what_is_there_stays_as_it_was() -> None:
