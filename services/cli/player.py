@@ -94,6 +94,9 @@ class Progress:
 class Player:
     """One play of one plan against a running stack."""
 
+    pause = 0.2
+    """Seconds between two looks while there is nothing to answer."""
+
     def __init__(
         self, rest: Rest, plan: Plan, app_ids: Sequence[str], show: Callable[[Progress], None] = lambda _: None
     ) -> None:
@@ -134,7 +137,7 @@ class Player:
             await self._look()
             if not worked:
                 self._watch_for_stall()
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(self.pause)
         self._enter("done")
         return self.progress
 

@@ -82,6 +82,7 @@ async def run(stack: ChaosStack, seed: int, disk: bool) -> Report:
     report, began = Report(seed, []), time.monotonic()
     rest, wire = Rest(stack.url, stack.token, plan.project), Wire(stack.ports["redis"])
     player = Player(rest, plan, (), chaos.look)  # nobody's counts of events: they cost as much as the loop
+    player.pause = 0.5  # looking costs a stack more than the loop of so few samples
     try:
         await player.make_project()
         progress = await player.play()
