@@ -35,7 +35,7 @@ async def counts(rest: Rest, plan: Plan, progress: Progress) -> dict[str, Any]:
     """What was lost and doubled between a sample's way in and its label's place in exactly one snapshot."""
     tasks = await rest.everything("label-queue", "/v1/tasks")
     asked = Counter(task["sample_id"] for task in tasks if task["state"] == "ACCEPTED" and task["round_id"])
-    runs = sorted(await rest.everything("retrain-trigger", "/v1/runs"), key=lambda run: run["ended_at"])
+    runs = (await rest.everything("retrain-trigger", "/v1/runs"))[::-1]  # as they were begun
     new: Counter[str] = Counter()
     seen: set[str] = set()
     doubled = sum(count - 1 for count in asked.values())
