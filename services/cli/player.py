@@ -248,7 +248,8 @@ class Player:
         )
 
     async def _until_serving(self, version: str) -> None:
-        deadline = time.monotonic() + 60
+        # An infer that was killed with the news in hand hears it again after a good minute.
+        deadline = time.monotonic() + STALL_SECONDS
         while time.monotonic() < deadline:
             loaded = await self._rest.get("infer", "/v1/loaded-models")
             if any(model["version"] == version and model["active"] for model in loaded["items"]):
