@@ -174,13 +174,15 @@ def _reading(router: APIRouter, parts: Parts) -> None:
         book = await parts.tasks.book(project)
         states, sees_gold = _states(state), caller.may("reviewer")
         names, more = book.page(states, http.read_cursor(cursor), limit, gold=not sees_gold)
-        # A record may be further on than the book of this replica.
-        found = [task for task in await parts.tasks.many(names) if task.state in states]
-        if sees_gold:
-            hints = await _hints(parts, project, found)
-            return http.page([views.full(task, hints.get(task.id)) for task in found], more)
-        mine = await parts.tasks.seen_by(caller.subject, found)
-        return http.page([views.plain(task) for task in mine if task.state in states], more)
+        found = await parts.tasks.many(names)
+        if not sees_gold:
+            found = await parts.tasks.seen_by(caller.subject, found)
+        # A record may be further on than the book of this replica, and a probe has a state of its own.
+        found = [task for task in found if task.state in states]
+        if not sees_gold:
+            return http.page([views.plain(task) for task in found], more)
+        hints = await _hints(parts, project, found)
+        return http.page([views.full(task, hints.get(task.id)) for task in found], more)
 
     @router.get("/v1/tasks/{task}")
     async def one(project: Project, task: str, caller: Annotated[Caller, caller_with("viewer")]) -> dict[str, Any]:

@@ -151,6 +151,14 @@ async def test_a_gold_answer_can_be_taken_back_skipped_and_released_like_any(que
     ).status_code == 409
 
 
+async def test_what_an_annotator_holds_is_listed_gold_or_not(queue: Running) -> None:
+    gold = await ask(queue, 30, 10, quality={"gold_share": 0.5})
+    held = {task["sample_id"] for task in await claim(queue, 20, "annotator")}
+    assert held & set(gold)
+    listed = (await queue.call("GET", "/v1/tasks?state=leased&limit=500", "annotator")).json()["items"]
+    assert {task["sample_id"] for task in listed} == held
+
+
 async def test_annotators_find_no_gold_in_lists_or_exports(queue: Running) -> None:
     gold = await ask(queue, 30, 5, quality={"gold_share": 0.5})
     held = (await queue.call("POST", "/v1/tasks:claim", "annotator", json={"n": 24})).json()["tasks"]
