@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from services.contracts.envelope import Message
 from services.contracts.events import Ref, SampleWithdrawn
 from services.infer.scoring import claim_key, done_key, gone_key
 from services.infer.serving import NONE, versions_key
 from services.runtime.service import Service, transact
 from services.runtime.unit import Unit
-
-ITEM_BYTES = {"float32": 4, "float16": 2}
 
 
 class Forgetting:
@@ -45,7 +45,7 @@ class Forgetting:
         replicas that are at the same block the later one erases for both.
         """
         for uri, wanted in rows.items():
-            erased = await self._note(uri, {str(ref.row): ref.dim * ITEM_BYTES[ref.dtype] for ref in wanted})
+            erased = await self._note(uri, {str(ref.row): ref.dim * np.dtype(ref.dtype).itemsize for ref in wanted})
             while True:
                 try:
                     content = bytearray(await self._service.blobs.get(uri))

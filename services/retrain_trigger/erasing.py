@@ -1,10 +1,11 @@
 """Withdrawn samples leave what earlier runs have pinned: their snapshots and their lists of unlabelled samples."""
 
-from collections.abc import Collection
+import asyncio
+from collections.abc import Callable, Collection
 
-from services.retrain_trigger import pool
+from services.retrain_trigger import pool, snapshots
 from services.retrain_trigger.labels import erasing_key
-from services.retrain_trigger.runs import Runs
+from services.retrain_trigger.runs import Runs, run_key
 from services.runtime.service import transact
 from services.runtime.unit import Unit
 
@@ -22,24 +23,27 @@ class Erasing:
         A run that is under way stays what it is, also after a crash; its project's turn comes when it is over. What is
         begun later has none of the samples: their labels went with the message that asked for this.
         """
-        for document in self._service.projects.all():
-            project, key = document.name, erasing_key(document.name)
-            entry = (await self._service.state.get([key])).get(key)
+        names = [document.name for document in self._service.projects.all()]
+        waiting = await self._service.state.get([erasing_key(name) for name in names])
+        for project in names:
+            entry = waiting.get(erasing_key(project))
             if entry and entry.value["samples"] and (await self._runs.flight(project))["run_id"] is None:
                 await self._erase(project, frozenset(entry.value["samples"]))
 
     async def _erase(self, project: str, gone: Collection[str]) -> None:
-        uris: dict[str, bool] = {}  # whether it is a snapshot
-        for run in await self._runs.ids(project):
-            record = await self._runs.get(run) or {}
-            uris |= {record[part]["uri"]: part == "snapshot" for part in ("snapshot", "pool") if record.get(part)}
-        for uri, is_snapshot in uris.items():
+        records = await self._service.state.get([run_key(run) for run in await self._runs.ids(project)])
+        pinned: dict[str, Callable[[bytes, Collection[str]], bytes]] = {}
+        for entry in records.values():
+            for part, without in (("snapshot", snapshots.without), ("pool", pool.without)):
+                if entry.value[part]:
+                    pinned[entry.value[part]["uri"]] = without
+        for uri, without in pinned.items():
             try:
-                raw = await self._service.blobs.get(uri)
+                content = await self._service.blobs.get(uri)
             except KeyError:
                 continue
-            left = self._runs.parsed(raw).without(gone).encoded() if is_snapshot else pool.without(raw, gone)
-            if left != raw:
+            left = await asyncio.to_thread(without, content, gone)
+            if left != content:
                 await self._service.blobs.replace(uri, left)
         await transact(self._service, lambda unit: _done(unit, project, gone))
 

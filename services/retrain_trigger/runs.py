@@ -128,11 +128,7 @@ class Runs:
         return found.value
 
     async def manifest(self, uri: str) -> snapshots.Manifest:
-        return self.parsed(await self.service.blobs.get(uri))
-
-    @staticmethod
-    def parsed(content: bytes) -> snapshots.Manifest:
-        return snapshots.Manifest.model_validate_json(content)
+        return snapshots.Manifest.model_validate_json(await self.service.blobs.get(uri))
 
     # How a run comes to be.
 

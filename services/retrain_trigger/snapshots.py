@@ -47,18 +47,20 @@ class Manifest(BaseModel):
 
     def without(self, gone: Collection[str]) -> Self:
         """What is left when samples are erased."""
-        kept = {part: tuple(row for row in rows if row.sample_id not in gone) for part, rows in self.parts.items()}
+        parts = {"train": self.train, "evaluation": self.evaluation}
+        kept = {part: tuple(row for row in rows if row.sample_id not in gone) for part, rows in parts.items()}
         erased = len(self.rows) - sum(map(len, kept.values()))
         return self.model_copy(update={**kept, "erased": self.erased + erased})
-
-    @property
-    def parts(self) -> dict[str, tuple[Row, ...]]:
-        return {"train": self.train, "evaluation": self.evaluation}
 
     @property
     def rows(self) -> dict[str, Row]:
         """All rows by sample id; no sample is in both parts."""
         return {row.sample_id: row for row in (*self.train, *self.evaluation)}
+
+
+def without(content: bytes, gone: Collection[str]) -> bytes:
+    """A stored manifest without some samples."""
+    return Manifest.model_validate_json(content).without(gone).encoded()
 
 
 def take(project: str, schema: Schema, entries: Iterable[Entry]) -> Manifest:

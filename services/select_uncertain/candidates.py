@@ -179,7 +179,12 @@ class Candidates:
 
     async def retracted(self, batch: Sequence[Message[LabelRetracted]], unit: Unit) -> None:
         """LabelRetracted: the task is queued again, so it counts as open."""
-        await self._move(batch, unit, ("LABELED",), "SELECTED")
+        await self._read(batch, unit)
+        for message in batch:
+            record = await unit.get(cand_key(message.event.project, message.event.sample_id))
+            if record and record["state"] == "LABELED":
+                candidate = Candidate.of_record(record).become("SELECTED")
+                self.write(unit, message.event.project, candidate, self.service.clock.now())
 
     async def skipped(self, batch: Sequence[Message[TaskSkipped]], unit: Unit) -> None:
         """TaskSkipped: nobody could answer, and it is not asked again; or it has given way, and may be."""
@@ -222,7 +227,8 @@ class Candidates:
             project, sample = message.event.project, message.event.sample_id
             record = await unit.get(cand_key(project, sample))
             known = Candidate.of_record(record) if record else Candidate(sample, "CANDIDATE", "", {})
-            self.write(unit, project, known.withdrawn(), now)
+            if known.state != "WITHDRAWN":
+                self.write(unit, project, known.withdrawn(), now)
 
     async def expired(self, batch: Sequence[Message[SampleExpired]], unit: Unit) -> None:
         """SampleExpired: its content is gone, so it is asked about no more; a copy in the cloud will do."""
@@ -312,14 +318,6 @@ class Candidates:
             unit.put(f"cidx:{project}:{last}", {"ids": [*segment["ids"], *new]}, guard=True)
             unit.put(f"cidx:{project}", {"segments": last + 1}, guard=True)
             unit.then(lambda pool=self.pool(project), ids=new: pool.indexed.update(ids))
-
-    async def _move(self, batch: Sequence[Message[Any]], unit: Unit, states: tuple[State, ...], to: State) -> None:
-        await self._read(batch, unit)
-        for message in batch:
-            record = await unit.get(cand_key(message.event.project, message.event.sample_id))
-            if record and record["state"] in states:
-                candidate = Candidate.of_record(record).become(to)
-                self.write(unit, message.event.project, candidate, self.service.clock.now())
 
     async def _read(self, batch: Sequence[Message[Any]], unit: Unit) -> None:
         """Read the records of a batch of known projects in one trip; the pools follow them."""
