@@ -8,7 +8,6 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import entry_points
 
 import structlog
 from PIL import Image
@@ -17,6 +16,7 @@ from services.contracts.hooks import Refused
 from services.contracts.problem import Problem
 from services.ingest.admission import Draft, Gate
 from services.ingest.settings import IngestSettings
+from services.runtime import plugins
 
 log = structlog.get_logger()
 
@@ -44,15 +44,13 @@ def downscale(content: bytes, media_type: str, *, side: int, quality: int) -> by
 
 def chain(settings: IngestSettings) -> list[Hook]:
     """The hooks in the order that they are named in. Raises UnknownHook: without its redaction no ingest starts."""
-    installed = {point.name: point for point in entry_points(group=GROUP)}
+    points = plugins.installed(GROUP)
     small = partial(downscale, side=settings.downscale_side, quality=settings.downscale_quality)
     found: list[Hook] = []
     for name in settings.hooks:
-        if name != "downscale" and name not in installed:
-            raise UnknownHook(
-                f"{name!r} is no entry point of {GROUP}; there are {', '.join(sorted(installed)) or 'none'}"
-            )
-        found.append(small if name == "downscale" else installed[name].load())
+        if name != "downscale" and name not in points:
+            raise UnknownHook(f"{name!r} is no entry point of {GROUP}; there are {', '.join(sorted(points)) or 'none'}")
+        found.append(small if name == "downscale" else points[name].load())
     return found
 
 

@@ -1,13 +1,14 @@
 """A user's own formats: the entry points of group `halfsure.label_formats`, each a `Format` like those here."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 
 import structlog
 
 from services.contracts.problem import Problem
 from services.label_queue.interchange.label import Bundle, Format, Incoming, Read
+from services.runtime.plugins import Plugins
 
 log = structlog.get_logger()
 
@@ -18,26 +19,14 @@ class BadFormat(Exception):
     """An entry point that is no format of its name, or cannot be imported; the message says why."""
 
 
-class Formats(Mapping[str, Format]):
-    """Every format by its name: the built-in ones, then the installed. A built-in name cannot be taken over.
-
-    Packages are looked at when a name is not built in, so one installed later is found; a plug-in is imported when it
-    is first asked for.
-    """
+class Formats(Plugins[Format]):
+    """Every format by its name. Raises BadFormat where a plug-in is asked for that keeps no promise."""
 
     def __init__(self, built_in: Mapping[str, Format]) -> None:
-        self._built_in = dict(built_in)
+        super().__init__(GROUP, built_in)
 
-    def __getitem__(self, name: str) -> Format:
-        """Raises KeyError for a name that nobody has, BadFormat for a plug-in that keeps no promise."""
-        return self._built_in[name] if name in self._built_in else _loaded(self._installed()[name])
-
-    def __iter__(self) -> Iterator[str]:
-        yield from self._built_in
-        yield from (name for name in self._installed() if name not in self._built_in)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
+    def _plugged(self, point: EntryPoint) -> Format:
+        return _loaded(point)
 
     def fit(self, task: str) -> list[str]:
         """The names of those that can carry a task; a plug-in that cannot be loaded is left away, and logged."""
@@ -49,9 +38,6 @@ class Formats(Mapping[str, Format]):
         except BadFormat as error:
             log.warning("a label format cannot be used", reason=str(error))
             return False
-
-    def _installed(self) -> dict[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group=GROUP)}
 
 
 def _loaded(point: EntryPoint) -> Format:

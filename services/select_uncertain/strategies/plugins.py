@@ -1,11 +1,12 @@
 """A user's own strategies: the entry points of group `halfsure.strategies`, each a function like those here."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import wraps
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 
 import numpy as np
 
+from services.runtime.plugins import Plugins
 from services.select_uncertain.strategies.pool import Pick, Pool, Strategy
 
 GROUP = "halfsure.strategies"
@@ -15,33 +16,14 @@ class BadStrategy(ValueError):
     """A strategy that was plugged in broke what every strategy promises; the message says how."""
 
 
-class Strategies(Mapping[str, Strategy]):
-    """Every strategy by its name: the built-in ones, then the installed. A built-in name cannot be taken over.
-
-    Packages are looked at when a name is not built in, so one installed later is found; a plug-in is imported when it
-    is first asked for.
-    """
+class Strategies(Plugins[Strategy]):
+    """Every strategy by its name."""
 
     def __init__(self, built_in: Mapping[str, Strategy]) -> None:
-        self._built_in = dict(built_in)
+        super().__init__(GROUP, built_in)
 
-    def __getitem__(self, name: str) -> Strategy:
-        if name in self._built_in:
-            return self._built_in[name]
-        return _guarded(name, self._installed()[name])
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._built_in or name in self._installed()
-
-    def __iter__(self) -> Iterator[str]:
-        yield from self._built_in
-        yield from (name for name in self._installed() if name not in self._built_in)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def _installed(self) -> dict[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group=GROUP)}
+    def _plugged(self, point: EntryPoint) -> Strategy:
+        return _guarded(point.name, point)
 
 
 def _guarded(name: str, point: EntryPoint) -> Strategy:
