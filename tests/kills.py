@@ -1,6 +1,7 @@
 """Annotators in processes of their own, killed at random, and the service under them; and what must hold after."""
 
 import asyncio
+import contextlib
 import json
 import random
 import subprocess
@@ -139,7 +140,10 @@ async def play(
     processes: int,
     kills: Sequence[str],
 ) -> Outcome:
-    """Fill the queue by the broker, let all annotators at it, and kill what `kills` names, a few seconds apart."""
+    """Fill the queue by the broker, let all annotators at it, and kill what `kills` names, spread over the work.
+
+    How far the work is, and no clock, says when: on a fast machine a few seconds are all of it.
+    """
     outcome = Outcome(tasks, annotators)
     await queue.publish([project()])
     samples = [f"smp_{number}" for number in range(tasks)]
@@ -153,10 +157,8 @@ async def play(
     crowd, watch = Crowd(queue, folder, annotators, processes, rng), Watch(queue)
     watching = asyncio.create_task(watch.run())
     try:
-        for target in kills:
-            await asyncio.sleep(rng.uniform(2, 4))
-            if not crowd.working:
-                break
+        for at, target in enumerate(kills):
+            await _worked_off(queue, tasks * (at + rng.uniform(0.3, 0.7)) / (len(kills) + 1))
             outcome.kills[target] += 1
             if target == "client":
                 held = crowd.kill()
@@ -180,6 +182,16 @@ async def play(
     journals = [row for at in range(processes) for row in rows(crowd.journal(at)) if row["what"] == "accepted"]
     await _judge(queue, outcome, samples, journals)
     return outcome
+
+
+async def _worked_off(queue: QueueStack, count: float) -> None:
+    async def enough_accepted() -> bool:
+        with contextlib.suppress(httpx2.TransportError):
+            answer = await queue.client.get("/v1/stats")
+            return answer.status_code == 200 and answer.json()["accepted"] >= count
+        return False
+
+    await wait_until(enough_accepted, 480)
 
 
 async def _judge(
