@@ -18,9 +18,13 @@ SECRETS = {
     "halfsure-app-token": {"token"},
     "halfsure-dapr-token": {"token"},
     "halfsure-tokens": {"tokens.json"},
+    "halfsure-model-key": {"key.pem"},
+    "halfsure-model-keys": {"keys.pem"},
     "halfsure-azure": {"client-id", "blobs", "servicebus-namespace", "postgres-connection", "key-vault"},
     "halfsure-site": {"siteid", "servicebus-connection", "cloud-blobs", "mqtt-url"},
 }
+# Whose setting it is that names the key, or the keys.
+SIGNING = {"retrain-trigger": "HALFSURE_RETRAIN_TRIGGER_MODEL_KEY", "infer": "HALFSURE_INFER_MODEL_KEYS"}
 # A component may read several, of which one is set: a namespace with an identity, or a connection string.
 ALTERNATIVES = {
     "HALFSURE_SERVICEBUS_CONNECTION": "HALFSURE_SERVICEBUS_NAMESPACE",
@@ -209,6 +213,17 @@ def _container(overlay: _Overlay, one: Object, container: Object) -> Iterator[st
             yield f"{_name(one)}: {variable['name']}: the secret {secret['name']!r} has no key {secret['key']!r}"
 
 
+def _signed(overlay: _Overlay) -> Iterator[str]:
+    """The registry signs models, and infer loads no others."""
+    for app_id, setting in SIGNING.items():
+        if (one := overlay.app_ids().get(app_id)) is None:
+            continue
+        given = {entry["name"]: entry.get("value", "") for entry in _pod(one)["containers"][0].get("env", ())}
+        mounts = _pod(one)["containers"][0].get("volumeMounts", ())
+        if not any(given.get(setting, "").startswith(f"{mount['mountPath']}/") for mount in mounts):
+            yield f"{_name(one)}: {setting} names no file of a volume: models would go unsigned, or unverified"
+
+
 def _hardened(overlay: _Overlay) -> Iterator[str]:
     """What the `restricted` level of Pod Security asks for, and what we ask beyond it."""
     for one in overlay.workloads:
@@ -244,6 +259,7 @@ RULES: tuple[Callable[[_Overlay], Iterator[str]], ...] = (
     _buses,
     _access,
     _references,
+    _signed,
     _hardened,
     lambda overlay: rights(overlay.objects),
     lambda overlay: training(overlay.objects),

@@ -107,7 +107,9 @@ def _reading(router: APIRouter, registry: Registry) -> None:
     async def one(project: Project, version: str) -> dict[str, Any]:
         record, pointer = await registry.need(project, version), await registry.pointer(project)
         before = await registry.record(previous) if (previous := previous_of(pointer)) else None
-        return {**view(record, pointer), "acknowledged": acknowledged(record, pointer, before)}
+        acknowledgements = acknowledged(record, pointer, before)
+        # Signed, so that they can be put into a device's twin as they are.
+        return {**view(record, pointer), **registry.files(record), "acknowledged": acknowledgements}
 
 
 def _writing(router: APIRouter, registry: Registry) -> None:

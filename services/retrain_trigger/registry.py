@@ -90,7 +90,7 @@ class Registry:
         if await unit.get(model_key(version)):
             return
         unit.put(model_key(version), record, guard=True)
-        event = ModelRegistered(project=project, lineage=record["lineage"], version=version, **self._files(record))
+        event = ModelRegistered(project=project, lineage=record["lineage"], version=version, **self.files(record))
         unit.emit(event, guard=model_key(version))
 
     async def reject(self, version: str, gate: Mapping[str, Any]) -> None:
@@ -253,7 +253,7 @@ class Registry:
             shadow=after["shadow"],
             reason=after["reason"],
             gate=record["gate"] or {},
-            **self._files(record),
+            **self.files(record),
         )
         unit.emit(event, guard=pointer_key(project))
         return epoch
@@ -262,7 +262,7 @@ class Registry:
         uri = await self.service.blobs.put(name, content)
         return Content(uri=uri, sha256=sha256(content), bytes=len(content), media_type=media_type)
 
-    def _files(self, record: Mapping[str, Any]) -> dict[str, Any]:
+    def files(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Artefact and manifest, signed anew whenever they are told of: a new key needs an activation, and no more."""
         artefact, manifest = (Content.model_validate(record[part]) for part in ("artefact", "manifest"))
         return {"artefact": artefact, "manifest": self._signer.signed(record["project"], manifest)}

@@ -1,17 +1,20 @@
 """Who may call what: bearer tokens, stored hashed, with a role and projects."""
 
-import json
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
+import structlog
 from fastapi import Depends, Query, Request
+from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from services.contracts.problem import Problem, not_found
+
+log = structlog.get_logger()
 
 Role = Literal["viewer", "annotator", "reviewer", "operator", "admin"]
 RANK = {role: rank for rank, role in enumerate(get_args(Role))}
@@ -62,15 +65,31 @@ class Tokens:
         told = self._path.stat()
         stamp = (told.st_mtime_ns, told.st_ino)
         if stamp != self._stamp:
-            rows = json.loads(self._path.read_text())["tokens"]
-            self._callers = {row["sha256"]: _known(row) for row in rows}
             self._stamp = stamp
+            try:
+                rows = _File.model_validate_json(self._path.read_bytes()).tokens
+            except ValidationError as error:
+                faults = "; ".join(f"{'/'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
+                log.error("the tokens file is not read; the tokens before it stay", path=str(self._path), reason=faults)
+                return
+            self._callers = {row.sha256: (row.caller, row.expires_at) for row in rows}
 
 
-def _known(row: Mapping[str, Any]) -> tuple[Caller, datetime | None]:
-    until = row.get("expires_at")
-    caller = Caller(row["subject"], row["role"], tuple(row["projects"]), row.get("rate"))
-    return caller, datetime.fromisoformat(until) if until else None
+class _Row(BaseModel):
+    sha256: str
+    subject: str
+    role: Role
+    projects: tuple[str, ...]
+    rate: float | None = None
+    expires_at: AwareDatetime | None = None
+
+    @property
+    def caller(self) -> Caller:
+        return Caller(self.subject, self.role, self.projects, self.rate)
+
+
+class _File(BaseModel):
+    tokens: list[_Row]
 
 
 async def authenticate(request: Request) -> Caller:

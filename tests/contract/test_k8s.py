@@ -35,6 +35,11 @@ def one(objects: Objects, kind: str, name: str) -> dict[str, Any]:
     return found
 
 
+def named(entries: Objects, name: str) -> dict[str, Any]:
+    [found] = [each for each in entries if each["name"] == name]
+    return found
+
+
 def drop(objects: Objects, kind: str, name: str) -> None:
     objects.remove(one(objects, kind, name))
 
@@ -124,8 +129,16 @@ MUTANTS: dict[str, tuple[Callable[[Objects], Any], str]] = {
         "must be deny",
     ),
     "unknown secret": (
-        lambda all: container(all)["env"][1]["valueFrom"]["secretKeyRef"].update(name="other"),
+        lambda all: named(container(all)["env"], "APP_API_TOKEN")["valueFrom"]["secretKeyRef"].update(name="other"),
         "the secret 'other' has no key",
+    ),
+    "models that nobody signed": (
+        lambda all: named(container(all)["env"], "HALFSURE_INFER_MODEL_KEYS").update(name="OTHER"),
+        "HALFSURE_INFER_MODEL_KEYS names no file",
+    ),
+    "keys nowhere": (
+        lambda all: named(container(all)["volumeMounts"], "model-keys").update(mountPath="/etc/elsewhere"),
+        "HALFSURE_INFER_MODEL_KEYS names no file",
     ),
     "root": (lambda all: infer(all)["spec"]["securityContext"].pop("runAsNonRoot"), "must not run as root"),
     "writable root": (

@@ -46,7 +46,8 @@ async def serve(name: str, home: Path, sites: Sequence[str]) -> None:
         await supervisor.start()
         kinds = [port_key(name) for name in (*place.backing, *place.apps) if name not in LEFT_OUT]
         ports = {kind: plan.ports[kind] for kind in kinds}
-        ready = {"ports": ports, "signature": plan.signature, "token": stack.token}
+        keys = plan.home.model_keys[1].read_text()
+        ready = {"ports": ports, "signature": plan.signature, "token": stack.token, "model_keys": keys}
         (home / "ready.tmp").write_text(json.dumps({**ready, "tokens": plan.home.tokens_file.read_text()}))
         (home / "ready.tmp").replace(home / "ready.json")
         await ended.wait()

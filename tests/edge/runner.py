@@ -223,7 +223,7 @@ def _signal(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
         os.killpg(process.pid, number)
 
 
-def prepare(root: Path, checkout: Path, tokens: str, password: str) -> None:
+def prepare(root: Path, checkout: Path, tokens: str, model_keys: str, password: str) -> None:
     """The device's folders, as deploy/iotedge/README.md lists them."""
     settings, kept = root / "etc/halfsure", root / "var/lib/halfsure"
     settings.mkdir(parents=True)
@@ -233,6 +233,7 @@ def prepare(root: Path, checkout: Path, tokens: str, password: str) -> None:
         shutil.copy(checkout / "deploy/iotedge" / name, settings / name)
     (settings / "tokens.json").write_text(tokens)
     os.chown(settings / "tokens.json", 10001, 10001)
+    (settings / "model-keys.pem").write_text(model_keys)
     (settings / "identity").mkdir()
     (settings / "identity/uplink.pem").touch()  # nobody here asks for it
     passwords = settings / "mosquitto.passwords"

@@ -136,7 +136,7 @@ def device_side(world: World, cloud: dict[str, Any]) -> Device:
     manifest.write_text(fill(template, values))
     root, world.sensors = world.folder / "device", password
     root.mkdir()
-    prepare(root, ROOT, cloud["tokens"], password)
+    prepare(root, ROOT, cloud["tokens"], cloud["model_keys"], password)
     device = Device(manifest, world.network, "device", root, iothub.edge_environment(Path(SOCKET), "edgehub"))
     device.wire()
     hub = root / "edgehub"

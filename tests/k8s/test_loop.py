@@ -196,6 +196,8 @@ def test_every_replica_serves_the_model_that_was_promoted(cluster: Cluster, loop
         return [[row["version"] for row in answer["items"] if row["active"]] for answer in answers]
 
     until(lambda: active() == [[promoted[-1]]] * 2, 60, lambda: f"{active()}, and {promoted[-1]} was promoted last")
+    [model] = ask(f"http://halfsure-retrain-trigger/v1/models/{promoted[-1]}?project=digits")
+    assert model["manifest"]["signature"], "what infer loaded is signed"
     first, second = ask(*each("label-queue", "/v1/stats?project=digits"))
     assert first["accepted"] == second["accepted"] > BUDGET
 

@@ -76,6 +76,8 @@ async def test_what_the_registry_says_is_signed(
         for kind in (ModelRegistered, ModelActivated):
             (event,) = of(kind, story)
             verifier.check("default", SignedContent.model_validate(event["manifest"]))
+        shown = await training.ask(one, f"/v1/models/{event['version']}")
+        verifier.check("default", SignedContent.model_validate(shown["manifest"]))
 
 
 async def test_infer_loads_what_is_signed_and_nothing_else(

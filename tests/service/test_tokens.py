@@ -62,6 +62,26 @@ async def test_a_token_counts_at_once_until_it_is_revoked_or_over(tmp_path: Path
         assert (await me(running, other)).status_code == 401
 
 
+@pytest.mark.parametrize("wrong", ["", "{", '{"tokens": [{}]}', '{"tokens": "x"}', "king", "no zone"])
+async def test_a_broken_file_of_tokens_is_not_taken_and_the_one_before_stays(tmp_path: Path, wrong: str) -> None:
+    async with started(create, tmp_path) as running:
+        path = tmp_path / "tokens.json"
+        file = TokensFile(path)
+        token = file.make(Grant("ann", "viewer", ["*"]), START)
+        assert (await me(running, token)).status_code == 200
+        good = path.read_text()
+        edited = {
+            "king": good.replace('"viewer"', '"king"'),
+            "no zone": good.replace('"subject"', '"expires_at": "2027-01-01T00:00:00", "subject"'),
+        }
+        path.write_text(edited.get(wrong, wrong))
+        assert (await me(running, token)).status_code == 200
+        assert (await me(running, "unknown")).status_code == 401
+        path.write_text(good)
+        file.revoke("ann")
+        assert (await me(running, token)).status_code == 401
+
+
 async def test_a_token_that_asks_too_often_waits_and_others_do_not(tmp_path: Path) -> None:
     async with started(create, tmp_path) as running:
         file = TokensFile(tmp_path / "tokens.json")

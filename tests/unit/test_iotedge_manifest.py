@@ -188,6 +188,14 @@ MUTANTS: dict[str, tuple[Callable[[Object], Any], str]] = {
         lambda made: env(made, "daprd-uplink").pop("HALFSURE_ENTRA_CERTIFICATE"),
         "daprd-uplink: lacks HALFSURE_ENTRA_CERTIFICATE",
     ),
+    "models that nobody signed": (
+        lambda made: env(made).pop("HALFSURE_INFER_MODEL_KEYS"),
+        "infer: lacks HALFSURE_INFER_MODEL_KEYS",
+    ),
+    "keys that stay outside": (
+        host(lambda own: own.update(Binds=[bind for bind in own["Binds"] if "model-keys" not in bind])),
+        "HALFSURE_INFER_MODEL_KEYS names /etc/halfsure/model-keys.pem, and no file",
+    ),
     "signature in a url": (value("infer", "MODELS", "https://x.net/m?sv=1&sig=abc"), "MODELS is a secret"),
     "password in a url": (value("infer", "BROKER", "tcp://me:secret@10.0.0.1:1883"), "BROKER is a secret"),
     "secret in createOptions": (

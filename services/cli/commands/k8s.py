@@ -12,6 +12,7 @@ from services.cli.kustomize import NotRendered, render
 from services.cli.manifests import faults
 from services.cli.settings import default_root
 from services.cli.terminal import app, fail, out
+from services.runtime.signing import Verifier, make_keys
 
 OPERATOR = "halfsure-operator"
 SCHEMAS = Path("deploy/k8s/schemas/schemas.json")
@@ -20,17 +21,36 @@ SCHEMAS = Path("deploy/k8s/schemas/schemas.json")
 @app.command("k8s-secrets")
 def k8s_secrets(
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="Namespace of the services.")] = "halfsure",
+    model_keys: Annotated[
+        Path | None,
+        typer.Option(
+            "--model-keys",
+            exists=True,
+            dir_okay=False,
+            help="For a site: public keys of its models, PEM.",
+        ),
+    ] = None,
 ) -> None:
     """Print new secrets for a cluster, once for each: halfsure k8s-secrets | kubectl apply -f -
 
-    They are the tokens between services and sidecars, the file of who may call, and the operator's token:
+    They are the tokens between services and sidecars, the file of who may call, the key that models are signed with,
+    its public one, and the operator's token:
     kubectl -n halfsure get secret halfsure-operator -o jsonpath={.data.token} | base64 -d
+
+    A site's models are trained in the cloud, so it gets no key, but the cloud's public one, by --model-keys:
+    kubectl -n halfsure get secret halfsure-model-keys -o 'go-template={{index .data "keys.pem" | base64decode}}'
     """
-    print(json.dumps({"apiVersion": "v1", "kind": "List", "items": cluster_secrets(namespace)}, indent=1))
+    try:
+        Verifier(model_keys)
+    except ValueError as error:
+        fail(str(error))
+        raise typer.Exit(1) from error
+    trusted = None if model_keys is None else model_keys.read_text()
+    print(json.dumps({"apiVersion": "v1", "kind": "List", "items": cluster_secrets(namespace, trusted)}, indent=1))
 
 
-def cluster_secrets(namespace: str) -> list[dict[str, Any]]:
-    """The four secrets, with tokens that nobody has seen before."""
+def cluster_secrets(namespace: str, model_keys: str | None = None) -> list[dict[str, Any]]:
+    """The secrets, with tokens that nobody has seen before, and with a new pair of keys unless its models have one."""
     operator = secrets.token_urlsafe(32)
     caller = {
         "sha256": hashlib.sha256(operator.encode()).hexdigest(),
@@ -44,6 +64,11 @@ def cluster_secrets(namespace: str) -> list[dict[str, Any]]:
         "halfsure-tokens": {"tokens.json": json.dumps({"tokens": [caller]})},
         OPERATOR: {"token": operator},
     }
+    if model_keys is None:
+        private, public = (key.decode() for key in make_keys())
+        contents |= {"halfsure-model-key": {"key.pem": private}, "halfsure-model-keys": {"keys.pem": public}}
+    else:
+        contents |= {"halfsure-model-keys": {"keys.pem": model_keys}}
     return [
         {
             "apiVersion": "v1",

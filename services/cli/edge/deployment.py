@@ -28,6 +28,8 @@ SETTINGS, KEPT = "/etc/halfsure", "/var/lib/halfsure"
 USERS = {"service": 10001, "redis": 999, "mosquitto": 1883, "edgehub": 13623}
 # Who uplink is to Azure: certificate and key in one file, for its sidecar (Service Bus) and for itself (Blob Storage).
 CERTIFICATE = f"{SETTINGS}/identity/uplink.pem"
+# Whose signatures infer believes; public, and no secret.
+LOADER, MODEL_KEYS = "infer", f"{SETTINGS}/model-keys.pem"
 MODULE_TWIN, STATUS_OUTPUT = "uplink", "model-status"
 _MIB = 1 << 20
 
@@ -118,6 +120,7 @@ def service_environment(app_id: str) -> dict[str, str]:
         "HALFSURE_REPLICA": "0",
         **place.settings,
         **(own if app_id == MODULE_TWIN else {}),
+        **({"HALFSURE_INFER_MODEL_KEYS": MODEL_KEYS} if app_id == LOADER else {}),
     }
 
 
@@ -145,6 +148,7 @@ def _service(app: App, images: Images) -> Object:
                 f"{KEPT}/blobs:{KEPT}/blobs",
                 f"{KEPT}/{app.app_id}:{KEPT}/state",
                 *_identity(app),
+                *([f"{MODEL_KEYS}:{MODEL_KEYS}:ro"] if app.app_id == LOADER else []),
             ],
             "PortBindings": {f"{APP}/tcp": [{"HostPort": str(app.app_port)}]},
             **_confined(768),

@@ -10,7 +10,16 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
-from services.cli.edge.deployment import CERTIFICATE, GRPC, HTTP, RUNTIME, device_apps, service_environment, sidecar
+from services.cli.edge.deployment import (
+    CERTIFICATE,
+    GRPC,
+    HTTP,
+    RUNTIME,
+    SETTINGS,
+    device_apps,
+    service_environment,
+    sidecar,
+)
 from services.cli.edge.resources import wanted
 from services.cli.edge.schema import CREATE_OPTIONS, MANIFEST, ROUTE
 from services.cli.manifests import ALTERNATIVES
@@ -194,6 +203,14 @@ def _secrets(deployment: _Deployment) -> Iterator[str]:
             yield f"{name}: there is a secret in its twin"
 
 
+def _files(deployment: _Deployment) -> Iterator[str]:
+    for name in deployment.modules:
+        bound = _bound(deployment.host(name))
+        for variable, value in deployment.env(name).items():
+            if value.startswith(f"{SETTINGS}/") and not any(f"{value}/".startswith(f"{inside}/") for inside in bound):
+                yield f"{name}: {variable} names {value}, and no file of the device is bound there"
+
+
 def _confined(deployment: _Deployment) -> Iterator[str]:
     for name in deployment.modules:
         host = deployment.host(name)
@@ -237,6 +254,7 @@ RULES: tuple[Callable[[_Deployment], Iterator[str]], ...] = (
     _services,
     _hosts,
     _secrets,
+    _files,
     _confined,
     _exposed,
     _ports,
