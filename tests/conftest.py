@@ -18,7 +18,7 @@ from hypothesis import settings
 from services.cli.toolchain import NoRuntime, find_runtime
 from services.contracts.envelope import Origin, wrap
 from services.contracts.events import Event
-from services.runtime import telemetry
+from services.runtime import garbage, telemetry
 from services.runtime.memory import MemoryBlobs, MemoryBus, MemoryJobs, MemoryPeers, MemoryState, SteppedClock
 from services.runtime.memory_workflows import MemoryWorkflows
 from services.runtime.ports import Ports
@@ -28,6 +28,12 @@ from services.runtime.settings import RuntimeSettings
 telemetry.configure("test", "warning")
 settings.register_profile("any machine", deadline=None)  # what is slow is for benchmarks to say
 settings.load_profile("any machine")
+
+
+def pytest_collection_finish() -> None:
+    """As `python -m services.runtime` does: what is there for good is not looked through at every collection."""
+    garbage.look_less()
+
 
 SIDECAR_TOKEN = "sidecar-token"
 TOKENS = {role: f"{role}-token" for role in ("viewer", "annotator", "reviewer", "operator", "admin")}
@@ -153,7 +159,7 @@ def require_runtime() -> None:
         pytest.skip(str(error))
 
 
-async def wait_until(what: Callable[[], Any], seconds: float = 10.0) -> Any:
+async def wait_until(what: Callable[[], Any], seconds: float = 30.0) -> Any:
     """Poll until `what()` (plain or async) is truthy; fails with its name after `seconds`."""
     import asyncio
     import inspect

@@ -417,7 +417,7 @@ async def test_a_withdrawn_sample_is_not_scored_in_any_order(tmp_path: Path) -> 
         (event,) = await samples(running, [png(1)])
         await running.deliver(SampleWithdrawn(project="default", sample_id=event.sample_id, who="w", why="privacy"))
         await running.deliver(event)
-        assert await running.published() == []
+        assert await running.data(SampleScored) == []
         assert (await running.call("POST", "/v1/predict", json={"sample_id": event.sample_id})).status_code == 404
 
 
@@ -527,5 +527,5 @@ async def test_a_withdrawal_while_the_sample_is_scored_wins(tmp_path: Path) -> N
         running.blobs.get_all = slow  # type: ignore[method-assign]
         await running.deliver(event)
         assert not held
-        assert await running.published() == []
+        assert await running.data(SampleScored) == []
         assert (await running.records())[f"prd:default:{event.sample_id}:mdl_1"]["state"] == "WITHDRAWN"
