@@ -90,6 +90,7 @@ TABLE: dict[str, tuple[Row, ...]] = {
         ("viewer", "GET", "/v1/snapshots/{snapshot}"),
         ("viewer", "GET", "/v1/snapshots/{snapshot}/diff"),
         ("viewer", "GET", "/v1/snapshots/{snapshot}/content"),
+        ("viewer", "GET", "/v1/activation"),
         ("viewer", "GET", "/v1/models"),
         ("operator", "POST", "/v1/models"),
         ("viewer", "GET", "/v1/models/compare"),

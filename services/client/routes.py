@@ -812,6 +812,10 @@ class RetrainTrigger:
             "POST", "retrain-trigger", "/v1/models", params={"project": project}, json=json, content=content
         )
 
+    def get_activation(self, *, project: str | None = None) -> Any:
+        """GET /v1/activation"""
+        return self._caller.call("GET", "retrain-trigger", "/v1/activation", params={"project": project})
+
     def get_models_compare(self, *, a: str | None = None, b: str | None = None, project: str | None = None) -> Any:
         """GET /v1/models/compare"""
         return self._caller.call(

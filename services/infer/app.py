@@ -23,6 +23,7 @@ from services.infer.schedules import Schedules
 from services.infer.scoring import Scoring
 from services.infer.serving import Serving
 from services.infer.settings import InferSettings
+from services.infer.wanted import Wanted
 from services.runtime import delivery
 from services.runtime.service import Connect, Service
 from services.runtime.settings import RuntimeSettings
@@ -31,7 +32,8 @@ from services.runtime.settings import RuntimeSettings
 def create(settings: RuntimeSettings, connect: Connect) -> Service:
     service = Service("infer", settings, connect)
     own = InferSettings()
-    serving = Serving(service, own)
+    wanted = Wanted(service)
+    serving = Serving(service, wanted, own)
     scoring = Scoring(service, serving, own)
     rescoring = Rescoring(service, serving, scoring, own)
     schedules = Schedules(service, serving, rescoring)
@@ -42,12 +44,14 @@ def create(settings: RuntimeSettings, connect: Connect) -> Service:
     service.on(SampleIngested, emits=[SampleScored, SampleScoringFailed])(scoring.ingest)
     service.on(SampleWithdrawn)(Forgetting(service).forget)
     service.on(RescoreRequested, emits=[SampleScored, SampleScoringFailed], serial=TURN)(rescoring.request)
-    service.on(ModelRegistered, emits=[ModelLoaded, ModelLoadFailed])(serving.register)
-    service.on(ModelActivated, ModelRolledBack, emits=[ModelLoaded, ModelLoadFailed])(serving.activate)
+    service.on(ModelRegistered, emits=[ModelLoaded, ModelLoadFailed])(wanted.register)
+    service.on(ModelActivated, ModelRolledBack, emits=[ModelLoaded, ModelLoadFailed])(wanted.activate)
 
     service.on_start(service.projects.load)
     service.on_start(serving.start)
+    service.on_start(wanted.start)
     service.every(0.2, serving.reconcile)
+    service.every(2.0, wanted.catch_up)
     service.every(0.2, rescoring.work)
     service.every(2.0, schedules.arrange)
     delivery.job_route(service, schedules.called)

@@ -8,7 +8,8 @@ import numpy as np
 from services.contracts.envelope import Message
 from services.contracts.events import Ref, SampleWithdrawn
 from services.infer.scoring import claim_key, done_key, gone_key
-from services.infer.serving import NONE, versions_key
+from services.infer.serving import NONE
+from services.infer.wanted import versions_key
 from services.runtime.service import Service, transact
 from services.runtime.unit import Unit
 

@@ -59,7 +59,7 @@ def routes(serving: Serving, rescoring: Rescoring, schedules: Schedules) -> APIR
     async def rescore(project: Project, body: RescoreRequest) -> dict[str, Any]:
         await projects.need(project)
         known = body.model_version in (NONE, ACTIVE)
-        if not known and await serving.known(project, body.model_version) is None:
+        if not known and await serving.wanted.known(project, body.model_version) is None:
             raise not_found("model version", body.model_version)
         where = body.filter.params() if body.filter else {}
         if body.schedule:

@@ -150,7 +150,7 @@ class Answering:
             return loaded
         if version == NONE:
             raise Problem(503, "not-ready", "Without a model there are no predictions.", headers={"retry-after": "1"})
-        if await self.serving.known(project, version) is None:
+        if await self.serving.wanted.known(project, version) is None:
             raise not_found("model version", version)
         raise Problem(409, "not-loaded", f"{version} is not loaded: POST /v1/models/{version}:load.")
 
@@ -254,7 +254,7 @@ def _models(router: APIRouter, answering: Answering) -> None:
         await answering.service.projects.need(project)
         if any(one.version == version for one in serving.shelf(project).serving):
             raise Problem(409, "active", f"{version} is in service; activate another one first.")
-        if await serving.known(project, version) is None:
+        if await serving.wanted.known(project, version) is None:
             raise not_found("model version", version)
         serving.drop(project, version)
         return {"version": version, "loaded": False}

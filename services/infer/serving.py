@@ -1,4 +1,4 @@
-"""Which model answers for a project: what is wanted is state, what is loaded is memory, a worker joins the two."""
+"""Which model answers for a project: what is loaded is memory, what is wanted is state; a worker joins the two."""
 
 import asyncio
 import platform
@@ -7,24 +7,17 @@ from typing import Any
 
 import structlog
 
-from services.contracts.envelope import Message
-from services.contracts.events import (
-    Content,
-    ModelActivation,
-    ModelLoaded,
-    ModelLoadFailed,
-    ModelRegistered,
-    SignedContent,
-)
+from services.contracts.events import Content, ModelLoaded, ModelLoadFailed, ModelRegistered, SignedContent
 from services.contracts.projects import ProjectDocument
 from services.infer.artefacts import Artefacts, Loaded, Unloadable
 from services.infer.memory import give_back
 from services.infer.rollout import Shelf
 from services.infer.settings import InferSettings
+from services.infer.wanted import Wanted, source_of
 from services.runtime import tracing
 from services.runtime.errors import Retry
-from services.runtime.service import Service, transact
-from services.runtime.unit import TRACE, Unit
+from services.runtime.service import Service
+from services.runtime.unit import TRACE
 
 log = structlog.get_logger()
 
@@ -39,44 +32,13 @@ class ModelNotReady(Retry):
 class Serving:
     """The models of all projects on this replica."""
 
-    def __init__(self, service: Service, settings: InferSettings) -> None:
+    def __init__(self, service: Service, wanted: Wanted, settings: InferSettings) -> None:
         self._service = service
+        self.wanted = wanted
         self._artefacts = Artefacts(service, settings)
         self._kept = settings.kept
         self._shelves: dict[str, Shelf] = {}
-        self._announced: list[ModelRegistered] = []
         self._loads = False  # since memory was given back
-
-    # What the model events want; nothing is loaded in a handler.
-
-    async def register(self, batch: Sequence[Message[ModelRegistered]], unit: Unit) -> None:
-        """Handler: remember where a version is, and prefetch it."""
-        keys = {message.id: version_key(message.event.project, message.event.version) for message in batch}
-        known = await unit.get_many([*keys.values(), *(versions_key(message.event.project) for message in batch)])
-        for message in batch:
-            event = message.event
-            await self._service.projects.of_event(event)
-            if keys[message.id] not in known:
-                unit.put(keys[message.id], {"version": event.version, **_source(event)})
-                await _list(unit, event.project, event.version)
-                unit.then(lambda event=event: self._announced.append(event))
-
-    async def activate(self, batch: Sequence[Message[ModelActivation]], unit: Unit) -> None:
-        """Handler: the highest epoch is wanted from now on; the worker brings it in."""
-        await unit.get_many(active_key(message.event.project) for message in batch)
-        for message in batch:
-            event = message.event
-            await self._service.projects.of_event(event)
-            key = active_key(event.project)
-            wanted = await unit.get(key)
-            if wanted and wanted["epoch"] >= event.activation_epoch:
-                continue
-            source = {"version": event.version, **_source(event)}
-            good = wanted["good"] if wanted else None
-            record = {**source, "epoch": event.activation_epoch, **_rollout(event), "good": good}
-            unit.put(key, record, guard=True, origin=message.origin)
-            unit.put(version_key(event.project, event.version), source)
-            await _list(unit, event.project, event.version)
 
     # Who answers.
 
@@ -118,18 +80,12 @@ class Serving:
         """For those who report what is loaded."""
         return self._shelf(project)
 
-    async def known(self, project: str, version: str) -> dict[str, Any] | None:
-        """Where a version is, if it was ever announced."""
-        key = version_key(project, version)
-        entry = (await self._service.state.get([key])).get(key)
-        return entry.value if entry else None
-
     async def bring(self, project: str, version: str) -> Loaded | None:
         """Load a version beside the active one. None if nobody announced it; raises Unloadable."""
         async with self._service.lock(f"load:{project}:{version}"):
             if loaded := self.loaded(project, version):
                 return loaded
-            source = await self.known(project, version)
+            source = await self.wanted.known(project, version)
             if source is None:
                 return None
             loaded = await self._load(project, source)
@@ -145,23 +101,20 @@ class Serving:
     async def start(self) -> None:
         """Serve what was served before the restart."""
         for document in self._service.projects.all():
-            wanted = await self._wanted(document.name)
-            if wanted and wanted["good"]:
+            if good := await self.wanted.good(document.name):
                 self._shelf(document.name).served_before = True
-                await self._bring_in(document.name, [wanted["good"]])
+                await self._bring_in(document.name, [good])
 
     async def reconcile(self) -> None:
         """Bring in what is wanted, then what was announced; forget projects that are gone."""
         names = [document.name for document in self._service.projects.all()]
-        entries = await self._service.state.get([active_key(name) for name in names])
-        for name in names:
-            if entry := entries.get(active_key(name)):
-                await self._bring_in(name, [entry.value, entry.value["good"]])
+        for name, wanted in (await self.wanted.of(names)).items():
+            await self._bring_in(name, [wanted, wanted["good"]])
         for gone in set(self._shelves) - set(names):
             del self._shelves[gone]
-        while self._announced:
-            await self._prefetch(self._announced[0])
-            self._announced.pop(0)
+        while self.wanted.announced:
+            await self._prefetch(self.wanted.announced[0])
+            self.wanted.announced.pop(0)
         if self._loads:
             self._loads = False
             await asyncio.to_thread(give_back)
@@ -212,7 +165,7 @@ class Serving:
             for one in shelf.serving:
                 shelf.held.pop(one.version, None)
             log.info("model swapped", project=project, version=loaded.version, epoch=epoch, share=shelf.share)
-        await self._record_good(project, source)
+        await self.wanted.record_good(project, source)
         await self._tell(ModelLoaded, project, source, epoch, provider=loaded.provider)
         return True
 
@@ -231,7 +184,7 @@ class Serving:
         return found[0], found[1]
 
     async def _prefetch(self, event: ModelRegistered) -> None:
-        source = {"version": event.version, **_source(event)}
+        source = source_of(event)
         try:
             loaded = await self.bring(event.project, event.version)
         except Unloadable as error:
@@ -245,18 +198,6 @@ class Serving:
         manifest = SignedContent.model_validate(source["manifest"])
         self._loads = True
         return await self._artefacts.load(project, source["version"], artefact, manifest)
-
-    async def _record_good(self, project: str, source: dict[str, Any]) -> None:
-        """Remember what a restart has to serve."""
-        names = ("version", "epoch", "artefact", "manifest", "previous", "share", "shadow")
-        good = {name: source[name] for name in names if name in source}
-
-        async def work(unit: Unit) -> None:
-            record = await unit.get(active_key(project))
-            if record and (record["good"] is None or record["good"]["epoch"] < source["epoch"]):
-                unit.put(active_key(project), {**record, "good": good}, guard=True)
-
-        await transact(self._service, work)
 
     async def _tell(
         self,
@@ -280,10 +221,6 @@ class Serving:
         )
         await unit.commit()
 
-    async def _wanted(self, project: str) -> dict[str, Any] | None:
-        entry = (await self._service.state.get([active_key(project)])).get(active_key(project))
-        return entry.value if entry else None
-
     def _hold(self, project: str, loaded: Loaded) -> None:
         held = self._shelf(project).held
         held.pop(loaded.version, None)
@@ -293,31 +230,3 @@ class Serving:
 
     def _shelf(self, project: str) -> Shelf:
         return self._shelves.setdefault(project, Shelf())
-
-
-def active_key(project: str) -> str:
-    return f"act:{project}"
-
-
-def version_key(project: str, version: str) -> str:
-    return f"mdl:{project}:{version}"
-
-
-def versions_key(project: str) -> str:
-    """All versions that were ever announced, in one record: who erases looks for what each of them has said."""
-    return f"mdls:{project}"
-
-
-async def _list(unit: Unit, project: str, version: str) -> None:
-    known = (await unit.get(versions_key(project)) or {"of": []})["of"]
-    if version not in known:
-        unit.put(versions_key(project), {"of": [*known, version]}, guard=True)
-
-
-def _source(event: ModelRegistered | ModelActivation) -> dict[str, Any]:
-    return {"artefact": event.artefact.model_dump(), "manifest": event.manifest.model_dump()}
-
-
-def _rollout(event: ModelActivation) -> dict[str, Any]:
-    """Who has the rest of the traffic, which share the version itself has, and which one is only listened to."""
-    return {"previous": event.previous, "share": event.rollout.get("share", 1.0), "shadow": event.shadow}

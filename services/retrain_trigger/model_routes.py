@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from services.contracts.ids import sha256
 from services.contracts.manifest import ModelManifest
-from services.contracts.problem import Problem, invalid
+from services.contracts.problem import Problem, invalid, not_found
 from services.contracts.projects import ProjectDocument
 from services.retrain_trigger.loadable import unloadable
 from services.retrain_trigger.models import (
@@ -98,6 +98,14 @@ def _reading(router: APIRouter, registry: Registry) -> None:
         page, more = newest(await registry.versions(project), limit, http.read_cursor(cursor))
         pointer = await registry.pointer(project)
         return http.page([view(record, pointer) for record in await registry.records(page)], more)
+
+    @router.get("/v1/activation", dependencies=viewer)
+    async def activation(project: Project) -> dict[str, Any]:
+        """The model that is to serve, as its event says it; for an infer that was away, and for a device's twin."""
+        await registry.service.projects.need(project)
+        if (event := await registry.activation(project)) is None:
+            raise not_found("activated model in project", project)
+        return event.model_dump(mode="json")
 
     @router.get("/v1/models/compare", dependencies=viewer)
     async def compare(project: Project, a: str, b: str) -> dict[str, Any]:

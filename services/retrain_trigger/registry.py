@@ -47,6 +47,14 @@ class Registry:
         found = (await self.service.state.get([pointer_key(project)])).get(pointer_key(project))
         return found.value if found else no_pointer()
 
+    async def activation(self, project: str) -> ModelActivation | None:
+        """What is to serve, as the event says that does."""
+        pointer = await self.pointer(project)
+        if pointer["version"] is None or (record := await self.record(pointer["version"])) is None:
+            return None
+        kind = ModelRolledBack if pointer["rolled_back"] else ModelActivated
+        return self._event(kind, record, pointer, previous_of(pointer))
+
     async def record(self, version: str) -> dict[str, Any] | None:
         """The stored record; `view` is what is shown of it."""
         found = (await self.service.state.get([model_key(version)])).get(model_key(version))
@@ -244,19 +252,24 @@ class Registry:
             **changes,
         }
         unit.put(pointer_key(project), after, guard=True)
-        event = kind(
-            project=project,
-            version=version,
-            activation_epoch=epoch,
-            previous=pointer["version"] if kind is ModelRolledBack else previous_of(after),
-            rollout={"share": after["share"]},
-            shadow=after["shadow"],
-            reason=after["reason"],
+        previous = pointer["version"] if kind is ModelRolledBack else previous_of(after)
+        unit.emit(self._event(kind, record, after, previous), guard=pointer_key(project))
+        return epoch
+
+    def _event(
+        self, kind: type[ModelActivation], record: Mapping[str, Any], pointer: Mapping[str, Any], previous: str | None
+    ) -> ModelActivation:
+        return kind(
+            project=record["project"],
+            version=record["version"],
+            activation_epoch=pointer["epoch"],
+            previous=previous,
+            rollout={"share": pointer["share"]},
+            shadow=pointer["shadow"],
+            reason=pointer["reason"],
             gate=record["gate"] or {},
             **self.files(record),
         )
-        unit.emit(event, guard=pointer_key(project))
-        return epoch
 
     async def _stored(self, name: str, content: bytes, media_type: str) -> Content:
         uri = await self.service.blobs.put(name, content)

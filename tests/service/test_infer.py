@@ -25,6 +25,7 @@ from services.contracts.events import (
 from services.contracts.ids import sha256
 from services.contracts.inputs import InputSpec
 from services.infer.app import create
+from services.runtime.errors import Unavailable
 from services.runtime.memory import MemoryPeers
 from services.runtime.ports import Ports
 
@@ -218,6 +219,31 @@ async def test_a_restart_serves_the_same_version(tmp_path: Path, ports: Ports) -
         (event,) = await samples(again, [png(12)])
         await again.deliver(event)
         assert (await again.data(SampleScored))[-1]["model_version"] == "mdl_1"
+
+
+async def test_after_a_start_it_hears_of_an_activation_that_was_in_hand_at_a_kill(tmp_path: Path, ports: Ports) -> None:
+    """The broker hands the event out again after a minute; whoever owns the projects says at once what is to serve."""
+    told: dict[str, Any] = {}
+
+    def answer(path: str, params: Mapping[str, str]) -> Any:
+        if not told:
+            raise Unavailable("it is being started")
+        if path == "v1/activation" and params == {"project": "default"}:
+            return told
+        raise KeyError(path)
+
+    async with inferring(tmp_path, ports=ports) as running:
+        await serve(running, await model(running), "mdl_1", 1)
+        second = activated(await model(running, sharpness=3.0), "mdl_2", 2)
+    ports.peers = MemoryPeers({"retrain-trigger": answer})
+    async with started(create, tmp_path, ports=ports) as again:
+        assert await serving(again, "mdl_1")
+        told.update(second.model_dump(mode="json"))
+        await wait_until(lambda: serving(again, "mdl_2"))
+        await again.deliver(second)
+        (event,) = await samples(again, [png(12)])
+        await again.deliver(event)
+        assert (await again.data(SampleScored))[-1]["model_version"] == "mdl_2"
 
 
 async def test_another_replica_swaps_too(tmp_path: Path, ports: Ports) -> None:

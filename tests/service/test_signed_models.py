@@ -76,6 +76,7 @@ async def test_what_the_registry_says_is_signed(
         for kind in (ModelRegistered, ModelActivated):
             (event,) = of(kind, story)
             verifier.check("default", SignedContent.model_validate(event["manifest"]))
+        assert ModelActivated.model_validate(await training.ask(one, "/v1/activation")) == ModelActivated(**event)
         shown = await training.ask(one, f"/v1/models/{event['version']}")
         verifier.check("default", SignedContent.model_validate(shown["manifest"]))
 
