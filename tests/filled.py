@@ -119,6 +119,11 @@ async def _infer(one: Filled) -> None:
     await wait_until(loaded)
     body = {"model_version": "mdl_1", "sample_ids": [found[0].sample_id]}
     job = await one.running.call("POST", "/v1/rescore", json=body)
+
+    async def rescored() -> bool:
+        return (await one.running.call("GET", f"/v1/rescore/{job.json()['id']}")).json()["state"] == "DONE"
+
+    await wait_until(rescored)
     one.names |= {"version": "mdl_1", "name": job.json()["id"], "sample": found[0].sample_id}
 
 
