@@ -88,11 +88,13 @@ def labels(**p: float) -> dict[str, Any]:
 async def scored(running: Running, task: str, said: dict[str, dict[str, Any]], version: str = "m1") -> None:
     vectors = np.array([[at, 1.0] for at in range(len(said))], np.float32)
     uri = await running.blobs.put(f"embeddings/p/{version}/{min(said)}", vectors.tobytes())
+    events = []
     for row, (name, fields) in enumerate(said.items()):
         ref = Ref(uri=uri, row=row, dim=2)
         event = {"project": "p", "sample_id": name, "model_version": version, "task": task, "content": CONTENT}
         told = {"labels": LABELS, "embedding_ref": ref, "captured_at": running.clock.now(), **fields}
-        await running.deliver(SampleScored.model_validate({**event, **told}))
+        events.append(SampleScored.model_validate({**event, **told}))
+    await running.deliver_batch(events)  # at once: no round sees but some of them
 
 
 async def tick(running: Running) -> None:
@@ -128,9 +130,10 @@ FOUND = {
 async def test_the_aggregate_of_the_policy_ranks(tmp_path: Path, task: str, aggregate: str | None, first: str) -> None:
     said = FOUND if task == "image-detection" else SEVERAL
     async with started(create, tmp_path) as running:
-        await begin(running, task, aggregate=aggregate, batch=1)
+        await begin(running, task, aggregate=aggregate, batch=1, min_pool=100, settle_seconds=60)
         await scored(running, task, said)
         listed = (await running.call("GET", "/v1/candidates?project=p&sort=score")).json()["items"]
+        running.clock.step(61)
         (pick,) = await picks(running)
         assert pick["sample_id"] == listed[0]["sample_id"] == first
         name = {"image-detection": "box", "image-multi-label": "label"}[task]
