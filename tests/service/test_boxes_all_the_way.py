@@ -82,7 +82,7 @@ async def four(folder: Path) -> AsyncIterator[Four]:
 async def test_a_doubtful_box_is_asked_about_and_accepted(tmp_path: Path) -> None:
     async with four(tmp_path) as loop:
         blobs = loop.of["infer"].blobs
-        policy = {"batch": 2, "low_water": 1, "min_pool": N, "settle_seconds": 0, "control": 0, "audit": 0}
+        policy = {"batch": 2, "low_water": 1, "min_pool": N, "settle_seconds": 3600, "control": 0, "audit": 0}
         more = {"policy": {**policy, "strategy": "margin", "aggregate": "max"}, "suggestions": "topk"}
         told = await project(blobs, TASK, quality={"gold_share": 0.0, "blind_share": 0.0}, **more)
         source = await packaged(blobs, "default", *model(TASK))
