@@ -2,6 +2,9 @@
 
 import itertools
 import random
+import sqlite3
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +99,25 @@ def test_a_ledger_knows_a_file_as_it_was_after_a_restart(tmp_path: Path) -> None
     assert again.get("b", "2:2") == Line("b", "2:2", 7, "half")
     again.forget(["b"])
     assert again.get("b", "2:2") is None
+    again.close()
+
+
+def test_a_ledger_is_not_closed_under_a_thread_that_is_at_work(tmp_path: Path) -> None:
+    """SQLite ended the whole process when a service stopped while a thread of a cancelled task still wrote."""
+    ledger = Ledger(tmp_path / "notes.sqlite")
+    closing = threading.Thread(target=ledger.close)
+
+    def lines() -> Iterator[Line]:
+        closing.start()
+        closing.join(0.1)
+        yield Line("a", "1:1")
+
+    ledger.put(lines())
+    closing.join()
+    with pytest.raises(sqlite3.ProgrammingError):
+        ledger.forget(["a"])
+    again = Ledger(tmp_path / "notes.sqlite")
+    assert again.get("a", "1:1") == Line("a", "1:1")
     again.close()
 
 
