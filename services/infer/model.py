@@ -116,9 +116,7 @@ class OnnxModel:
 def _finite(values: np.ndarray) -> bool:
     """Whether all are; a product that overflows is no proof that they are not."""
     flat = values.ravel()
-    with np.errstate(over="ignore"):
-        squares = flat.dot(flat) if flat.size <= FEW else math.inf
-    return math.isfinite(squares) or bool(np.isfinite(flat).all())
+    return (flat.size <= FEW and math.isfinite(flat.dot(flat))) or bool(np.isfinite(flat).all())
 
 
 def _session(content: bytes, providers: Sequence[str], threads: int) -> "InferenceSession":

@@ -42,6 +42,7 @@ def test_a_row_is_its_own_embedding() -> None:
 XY = [TabularColumn(name="x"), TabularColumn(name="y")]
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered in dot")  # of vectors that are large, and finite
 @pytest.mark.parametrize(
     ("task", "spec"),
     [
