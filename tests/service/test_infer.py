@@ -401,9 +401,17 @@ async def test_rescoring_by_rest(tmp_path: Path, ports: Ports) -> None:
         await running.deliver_batch(listed[:10])
         await running.published()
         body = {"model_version": "mdl_1", "sample_ids": ids[:10]}
+        read, both_asked = running.blobs.get_all, asyncio.Event()
+
+        async def held(uris: Sequence[str]) -> list[bytes | None]:
+            await both_asked.wait()
+            return await read(uris)
+
+        running.blobs.get_all = held  # type: ignore[method-assign]
         job = await running.call("POST", "/v1/rescore", json=body)
         assert job.status_code == 202
         assert (await running.call("POST", "/v1/rescore", json=body)).status_code == 409
+        both_asked.set()
         await wait_until(lambda: finished(running, job.json()["id"]))
         assert len(await running.data(SampleScored)) == 10  # said again, for whoever asked
         assert (await running.call("POST", "/v1/rescore", json=body)).status_code == 202
