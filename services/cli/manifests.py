@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
 from services.cli.rights import rights, training, training_pods
+from services.runtime.signing import KEY_SETTINGS
 
 Object = Mapping[str, Any]
 # Made in a cluster by `halfsure k8s-secrets`, or by whoever deploys (overlays/azure and overlays/iotedge say what).
@@ -23,8 +24,6 @@ SECRETS = {
     "halfsure-azure": {"client-id", "blobs", "servicebus-namespace", "postgres-connection", "key-vault"},
     "halfsure-site": {"siteid", "servicebus-connection", "cloud-blobs", "mqtt-url"},
 }
-# Whose setting it is that names the key, or the keys.
-SIGNING = {"retrain-trigger": "HALFSURE_RETRAIN_TRIGGER_MODEL_KEY", "infer": "HALFSURE_INFER_MODEL_KEYS"}
 # A component may read several, of which one is set: a namespace with an identity, or a connection string.
 ALTERNATIVES = {
     "HALFSURE_SERVICEBUS_CONNECTION": "HALFSURE_SERVICEBUS_NAMESPACE",
@@ -215,7 +214,7 @@ def _container(overlay: _Overlay, one: Object, container: Object) -> Iterator[st
 
 def _signed(overlay: _Overlay) -> Iterator[str]:
     """The registry signs models, and infer loads no others."""
-    for app_id, setting in SIGNING.items():
+    for app_id, setting in KEY_SETTINGS.items():
         if (one := overlay.app_ids().get(app_id)) is None:
             continue
         given = {entry["name"]: entry.get("value", "") for entry in _pod(one)["containers"][0].get("env", ())}

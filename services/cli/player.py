@@ -248,7 +248,7 @@ class Player:
         )
 
     async def _until_serving(self, version: str) -> None:
-        # An infer that was killed with the news in hand hears it again after a good minute.
+        # A sidecar that was killed with the news in hand has it handed out again after a good minute.
         deadline = time.monotonic() + STALL_SECONDS
         while time.monotonic() < deadline:
             loaded = await self._rest.get("infer", "/v1/loaded-models")

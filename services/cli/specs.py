@@ -13,6 +13,7 @@ from services.cli.ports import port_key
 from services.cli.process import ProcessSpec, Readiness
 from services.cli.profiles import Place, apps_of
 from services.cli.runfile import App
+from services.runtime.signing import KEY_SETTINGS
 
 _APP_GRACEFUL_SECONDS = "3"
 
@@ -148,11 +149,8 @@ def _model_keys(plan: Plan, app: App) -> dict[str, str]:
     private, public = plan.home.model_keys
     if not public.exists():
         return {}
-    given = {
-        "retrain-trigger": {"HALFSURE_RETRAIN_TRIGGER_MODEL_KEY": str(private)},
-        "infer": {"HALFSURE_INFER_MODEL_KEYS": str(public)},
-    }
-    return given.get(app.app_id, {})
+    files = {"retrain-trigger": private, "infer": public}
+    return {KEY_SETTINGS[app.app_id]: str(files[app.app_id])} if app.app_id in files else {}
 
 
 def _service(plan: Plan, place: Place, app: App) -> ProcessSpec:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from services.contracts.events import EVENT_TYPES, Event
 from services.contracts.ids import event_id
+from services.contracts.problem import faults
 
 CONTENT_TYPE = JSONFormat.CONTENT_TYPE
 SCHEMA_BASE = "urn:halfsure:schema:"
@@ -128,8 +129,7 @@ def read(envelope: Mapping[str, Any]) -> Message[Event]:
     try:
         event = kind.model_validate(envelope.get("data"))
     except ValidationError as error:
-        faults = "; ".join(f"{'/'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
-        raise InvalidEnvelope(f"data does not fit {kind.type}: {faults}") from error
+        raise InvalidEnvelope(f"data does not fit {kind.type}: {faults(error)}") from error
     time = checked.get_time()
     if time is None:
         raise InvalidEnvelope("attribute 'time' is missing")

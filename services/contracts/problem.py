@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -40,6 +40,11 @@ class Problem(Exception):
 def invalid(pointer: str, code: str, message: str) -> Problem:
     """A 422 about one field."""
     return Problem(422, "invalid", message, errors=[Fault(pointer=pointer, code=code, message=message)])
+
+
+def faults(error: ValidationError, most: int = 5) -> str:
+    """What does not fit and where, the first few in one line."""
+    return "; ".join(f"{'/'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:most])
 
 
 def not_found(what: str, name: str) -> Problem:

@@ -14,6 +14,7 @@ from services.contracts import endpoints
 from services.contracts.events import Content, SignedContent
 from services.contracts.ids import sha256
 from services.contracts.manifest import ModelManifest
+from services.contracts.problem import faults
 from services.infer.http_model import HttpModel
 from services.infer.model import OnnxModel
 from services.infer.settings import InferSettings
@@ -128,8 +129,7 @@ def _manifest(raw: bytes, artefact: Content) -> ModelManifest:
     try:
         manifest = ModelManifest.model_validate_json(raw)
     except ValidationError as error:
-        faults = "; ".join(f"{'/'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
-        raise Unloadable(f"the manifest does not fit: {faults}") from error
+        raise Unloadable(f"the manifest does not fit: {faults(error)}") from error
     if manifest.sha256 != artefact.sha256:
         raise Unloadable(f"the manifest is of another artefact: {manifest.sha256}, not {artefact.sha256}")
     return manifest

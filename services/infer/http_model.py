@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from services.contracts import endpoints
 from services.contracts.endpoints import Box, Endpoint, Prediction
 from services.contracts.manifest import ModelManifest
+from services.contracts.problem import faults
 from services.infer.batching import Failure, Piece, Predictions, Run, gathered, readable
 from services.infer.model import Scored
 from services.infer.reading import embedded
@@ -102,7 +103,7 @@ class HttpModel:
         try:
             said = endpoints.Answer.model_validate_json(answer).predictions
         except ValidationError as error:
-            raise Refused(f"its answer does not fit: {_faults(error)}") from error
+            raise Refused(f"its answer does not fit: {faults(error, 3)}") from error
         if len(said) != count:
             raise Refused(f"its answer has {len(said)} prediction(s) for {count} input(s)")
         return said
@@ -148,7 +149,7 @@ class HttpModel:
         try:
             said = Prediction.model_validate(raw)
         except ValidationError as error:
-            return Failure("server-answer", f"{self.provider}: its prediction does not fit: {_faults(error)}", True)
+            return Failure("server-answer", f"{self.provider}: its prediction does not fit: {faults(error, 3)}", True)
         if said.error is not None:
             return Failure("server-refused", f"{self.provider}: {said.error[:300]}")
         if fault := endpoints.mismatch(said, self.manifest, self._endpoint):
@@ -184,7 +185,3 @@ def _places(found: Sequence[Sequence[Box]], labels: Sequence[str]) -> tuple[np.n
             sides[row, place] = box.x, box.y, box.width, box.height
             probabilities[row, place, labels.index(box.label)] = box.confidence
     return sides, probabilities
-
-
-def _faults(error: ValidationError) -> str:
-    return "; ".join(f"{'/'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3])

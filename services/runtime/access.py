@@ -12,7 +12,7 @@ import structlog
 from fastapi import Depends, Query, Request
 from pydantic import AwareDatetime, BaseModel, ValidationError
 
-from services.contracts.problem import Problem, not_found
+from services.contracts.problem import Problem, faults, not_found
 
 log = structlog.get_logger()
 
@@ -69,8 +69,8 @@ class Tokens:
             try:
                 rows = _File.model_validate_json(self._path.read_bytes()).tokens
             except ValidationError as error:
-                faults = "; ".join(f"{'/'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
-                log.error("the tokens file is not read; the tokens before it stay", path=str(self._path), reason=faults)
+                reason = faults(error)
+                log.error("the tokens file is not read; the tokens before it stay", path=str(self._path), reason=reason)
                 return
             self._callers = {row.sha256: (row.caller, row.expires_at) for row in rows}
 

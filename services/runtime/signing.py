@@ -14,6 +14,8 @@ from typing import Any
 
 from services.contracts.events import Content, SignedContent
 
+KEY_SETTINGS = {"retrain-trigger": "HALFSURE_RETRAIN_TRIGGER_MODEL_KEY", "infer": "HALFSURE_INFER_MODEL_KEYS"}
+"""The setting by which whoever signs, and whoever verifies, is told its file."""
 PURPOSE = b"halfsure model v1"
 PEM = re.compile(rb"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----\s*", re.DOTALL)
 

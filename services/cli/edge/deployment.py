@@ -13,6 +13,7 @@ from typing import Any
 from services.cli.edge.resources import wanted
 from services.cli.profiles import PROFILES, Place, apps_of
 from services.cli.runfile import App, Common, RunFile
+from services.runtime.signing import KEY_SETTINGS
 
 Object = dict[str, Any]
 
@@ -120,7 +121,7 @@ def service_environment(app_id: str) -> dict[str, str]:
         "HALFSURE_REPLICA": "0",
         **place.settings,
         **(own if app_id == MODULE_TWIN else {}),
-        **({"HALFSURE_INFER_MODEL_KEYS": MODEL_KEYS} if app_id == LOADER else {}),
+        **({KEY_SETTINGS[LOADER]: MODEL_KEYS} if app_id == LOADER else {}),
     }
 
 
